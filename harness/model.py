@@ -1,0 +1,227 @@
+"""The vocabulary: what the stages hand to each other (DESIGN.md, Vocabulary).
+
+Values only. A program's behaviour is a value (``Outcome``, ``Verdict``); only a
+fault of ours, or wrong usage, raises a ``HarnessError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.btf import Btf
+from harness.isa.insn import Insn
+
+
+class HarnessError(Exception):
+    """A fault of ours or wrong usage; the message is one line and names what to do."""
+
+
+# --- programs ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MapDef:
+    """A BPF map as the object declares it."""
+
+    name: str
+    type: int  # BPF_MAP_TYPE_*: 1 hash, 2 array
+    key_size: int  # bytes
+    value_size: int  # bytes
+    max_entries: int
+    flags: int = 0
+    data: bytes | None = None  # initial value of .data, .rodata, .bss and their kin
+    readonly: bool = False  # .rodata: frozen, the program may not write (BPF_F_RDONLY_PROG)
+    key_type: int = 0  # BTF type ids, 0: none
+    value_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Subprogram:
+    """One function of a program: slots ``start`` up to ``end``, excluded."""
+
+    name: str
+    start: int  # slot
+    end: int  # slot
+    linkage: str = "static"  # "static" or "global": how the verifier treats calls of it
+    type_id: int = 0  # id of its BTF func, 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """Where an instruction comes from (BTF.ext line_info)."""
+
+    insn: int  # slot
+    file: str
+    text: str  # the source line
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One BPF program, linked: main first, then every subprogram it reaches.
+
+    ``LoadImm`` of maps uses kinds 5 and 6 (index into *maps*, offset in the high
+    half); kind 4 and subprogram calls are relative slots. A ``Call`` of kind kfunc
+    has in *imm* an index of *kfuncs*.
+    """
+
+    name: str
+    section: str  # ELF section, which names the program type
+    type: str  # "syscall", "xdp", "tc", "socket_filter", ...: load.sections
+    insns: tuple[Insn, ...]  # by slot
+    subprograms: tuple[Subprogram, ...]  # by start; [0] is main
+    maps: tuple[MapDef, ...] = ()
+    kfuncs: tuple[str, ...] = ()
+    btf: Btf | None = None
+    lines: tuple[LineInfo, ...] = ()
+    attach: str = ""  # what follows the type in the section name, e.g. a function for fentry
+    sleepable: bool = False
+
+    def subprogram_at(self, slot: int) -> int:
+        """Return the index of the subprogram that holds *slot*."""
+        for index, subprogram in enumerate(self.subprograms):
+            if subprogram.start <= slot < subprogram.end:
+                return index
+        raise HarnessError(f"{self.name}: slot {slot} is in no subprogram")
+
+
+# --- verdicts ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The verifier accepts the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The verifier refuses the program."""
+
+    insn: int | None  # slot, None where the refusal names none (BTF, program as a whole)
+    message: str  # the kernel's words, first error line
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Not modelled or not possible here; agrees with everything, and is counted."""
+
+    why: str
+
+
+Verdict = Accepted | Rejected | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A verdict and how it came about."""
+
+    verdict: Verdict
+    log: str = ""  # in the kernel's form
+    processed: int = 0  # instructions
+    seconds: float = 0.0
+
+
+# --- images -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A field of an image that depends on an address chosen later."""
+
+    offset: int  # bytes from the start of the subprogram's image
+    size: int  # bytes: 4 (relative to the field's end) or 8 (absolute)
+    kind: str  # "call", "helper", "kfunc", "map", "data"
+    target: str  # subprogram, helper number, kfunc, or map name
+    addend: int = 0  # data: offset into the map's value; call: offset into the subprogram
+
+
+@dataclass(frozen=True, slots=True)
+class SubImage:
+    """What the JIT emitted for one subprogram."""
+
+    name: str
+    code: bytes
+    addrs: tuple[int, ...]  # native offset of each slot, in order
+    relocations: tuple[Relocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What the JIT emitted for a program; ``subprograms[0]`` is the entry."""
+
+    arch: str  # "x86_64"
+    subprograms: tuple[SubImage, ...]
+
+
+# --- execution --------------------------------------------------------------
+
+Vector = bytes  # the bytes of the context the entry program reads its arguments from
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The program ended with ``exit``."""
+
+    r0: int  # unsigned 64-bit
+    ctx: bytes  # the context afterwards
+
+
+@dataclass(frozen=True, slots=True)
+class Trapped:
+    """The program did what no program may: a bad access, a bad instruction."""
+
+    kind: str  # "access", "divide", "instruction", "stack", "call", "undefined"
+    where: str = ""  # slot or native offset, for people
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFuel:
+    """The program ran longer than it was given."""
+
+
+Outcome = Returned | Trapped | OutOfFuel | Unknown
+
+
+class Runner(Protocol):
+    """One program made ready on one leg."""
+
+    def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+        """Return one outcome for each of *vectors*, in order; never raises for what they do."""
+        ...
+
+
+# --- builds and comparisons -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BuildConfig:
+    """One way to compile a source to BPF."""
+
+    compiler: str  # the command as the user names it
+    opt: str  # "0", "1", "2", "3", "s"
+    mcpu: str  # "v1" to "v4"
+    linkage: str  # "hidden" or "static"
+
+    def __str__(self) -> str:
+        return f"-O{self.opt} -mcpu={self.mcpu} {self.linkage}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which bits of a context two legs must agree on; padding is left out."""
+
+    bits: bytes  # as long as the context
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Two legs, one vector, two outcomes that disagree."""
+
+    legs: tuple[str, str]
+    vector: Vector
+    outcomes: tuple[Outcome, Outcome]
+    offset: int | None = None  # first differing byte of the context; None: r0 or the kind differs
+    notes: tuple[str, ...] = field(default=())
