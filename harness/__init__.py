@@ -1,0 +1,1 @@
+"""Cross-check of BPF programs whose functions take more than five arguments."""

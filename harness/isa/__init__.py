@@ -1,0 +1,1 @@
+"""The BPF instruction set: values, codec, text, and the stack-argument ABI."""

@@ -23,7 +23,7 @@ PARAMS = 11  # stack-argument base
 class Alu:
     """``dst = dst op operand``, or ``dst = operand`` for mov (RFC 9669, 4.1)."""
 
-    op: str  # a key of opcodes.ALU_OPS: add sub mul div sdiv or and lsh rsh neg mod smod xor mov arsh
+    op: str  # a key of opcodes.ALU_OPS or SIGNED_ALU_OPS
     bits: int  # 32 or 64
     dst: int
     src: int | None  # register; None: the immediate is the operand (and for neg)

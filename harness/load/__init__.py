@@ -1,0 +1,1 @@
+"""From object bytes to linked programs."""

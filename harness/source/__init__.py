@@ -1,0 +1,1 @@
+"""From a C file to functions under test, their drivers and their input vectors."""

@@ -1,0 +1,1 @@
+"""Find or fetch clang and its kin, and run them."""

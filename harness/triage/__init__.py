@@ -1,0 +1,1 @@
+"""From a divergence to a report."""

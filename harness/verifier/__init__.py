@@ -1,0 +1,1 @@
+"""The Linux verifier's decisions, in Python."""
