@@ -18,6 +18,8 @@ ALU_OPS = {
 }
 SIGNED_ALU_OPS = {"sdiv": 0x30, "smod": 0x90}  # offset field 1
 END = 0xD0                                     # byte swaps, section 4.2
+ENDIAN_OPS = {"le": ALU | END | K, "be": ALU | END | X, "bswap": ALU64 | END | K}
+ADDR_SPACE_CAST, ADDR_PERCPU = 1, -1           # offset field of mov64
 
 # Jumps: opcode & 0xf0                            RFC 9669, section 4.3
 JUMP_OPS = {
@@ -29,6 +31,7 @@ CALL_KINDS = {"helper": 0, "subprog": 1, "kfunc": 2}  # source field of CALL
 
 # Loads and stores: mode opcode & 0xe0, size & 0x18  RFC 9669, section 5
 IMM, ABS, IND, MEM, MEMSX, ATOMIC = 0x00, 0x20, 0x40, 0x60, 0x80, 0xC0
+PACKET_MODES = {"abs": ABS, "ind": IND}
 SIZES = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}          # bytes: field
 
 # Atomics: the immediate                          RFC 9669, section 5.3
@@ -36,6 +39,7 @@ ATOMIC_OPS = {"add": 0x00, "or": 0x40, "and": 0x50, "xor": 0xA0}
 FETCH = 0x01
 XCHG, CMPXCHG = 0xE0 | FETCH, 0xF0 | FETCH
 LOAD_ACQUIRE, STORE_RELEASE = 0x100, 0x110            # Linux 6.15
+ORDERED_OPS = ("load_acquire", "store_release")       # also of 1 and 2 bytes
 
 # ld_imm64 kinds: the source field                RFC 9669, section 5.4
 LD_IMM64_KINDS = {
