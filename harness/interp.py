@@ -1,0 +1,774 @@
+"""The reference interpreter: what a BPF program means, slow and obvious.
+
+Written from RFC 9669 and, for what Linux adds to it (sign-extending moves and loads,
+signed division, byte swaps, long jumps, ``may_goto``, ordered loads and stores, calls
+through a register, stack arguments), from the kernel's documentation of each. It shares
+no semantics with the verifier or a JIT, and runs a program as loaded, before fix-ups.
+
+Each slot is translated once to a *step*: a closure that changes the machine and returns
+the next slot. The machine's addresses are 64 bits wide: the high half names a region,
+the low half is the offset into it, so that nothing lies next to a region. A register no
+one has written, or a call has spoilt, holds ``UNDEFINED``, which traps when it is read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol, cast
+
+from harness.isa.insn import (
+    FP,
+    PARAMS,
+    AddrSpaceCast,
+    Alu,
+    Atomic,
+    Call,
+    CallX,
+    Endian,
+    Exit,
+    Goto,
+    GotoX,
+    High,
+    Insn,
+    Jump,
+    Load,
+    LoadImm,
+    LoadPacket,
+    MayGoto,
+    PercpuAddr,
+    Raw,
+    Store,
+    StoreImm,
+)
+from harness.isa.opcodes import LD_IMM64_KINDS
+from harness.isa.stack_args import MAX_SLOTS, incoming_slot, outgoing_slot
+from harness.model import MapDef, Outcome, OutOfFuel, Program, Returned, Trapped, Unknown
+
+FUEL = 1 << 20  # instructions a vector may take
+STACK_SIZE = 512  # bytes of stack in each frame
+STACK_FILL = 0xA5  # every byte of a stack nobody has written
+MAX_FRAMES = 8  # main included (Linux: MAX_CALL_FRAMES)
+MAX_LOOPS = 1 << 23  # times one frame may pass may_goto (Linux: BPF_MAX_LOOPS)
+
+M32, M64 = (1 << 32) - 1, (1 << 64) - 1
+
+# High halves of addresses: one region each; 0 holds nothing, so that null traps.
+CONTEXT, STACK, FUNCTION, MAP, VALUE = 0x10, 0x20, 0x30, 0x1000, 0x10_0000
+
+Trace = Callable[[int, tuple[int | None, ...]], None]
+"""Called before each step with the slot and r0 to r10; None: undefined."""
+
+
+class _Done(Exception):  # noqa: N818 (a signal, no error)
+    """The main program's exit."""
+
+
+class _TrapError(Exception):
+    """A trap: kind and detail."""
+
+
+class _NotModelledError(Exception):
+    """The reason why an instruction's effect is not known."""
+
+
+class _Undefined:
+    """The value of a register nobody may read: every operation on it traps."""
+
+    def _read(self, *_: object) -> NoReturn:
+        raise _TrapError("undefined", "read of a register that holds nothing")
+
+    __add__ = __radd__ = __and__ = __rand__ = __rshift__ = __index__ = __int__ = _read
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _read
+    __hash__ = None  # type: ignore[assignment]
+
+
+UNDEFINED = cast(int, _Undefined())
+
+
+# --- memory, maps and helpers -------------------------------------------------
+
+
+@dataclass(slots=True)
+class Map:
+    """A map while a program runs."""
+
+    definition: MapDef
+    entries: dict[bytes, int] = field(default_factory=dict)  # key: address of its value
+
+
+class Host(Protocol):
+    """What a helper may touch of the machine that calls it."""
+
+    vector: bytes
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*."""
+        ...
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write *data* at *address*."""
+        ...
+
+    def allocate(self, data: bytes, writable: bool = True) -> int:
+        """Return the address of fresh memory that holds *data*, for a map's value."""
+        ...
+
+    def map_at(self, handle: int) -> Map:
+        """Return the map *handle* points to."""
+        ...
+
+
+Helper = Callable[[Host, int, int, int, int, int], int]
+"""A helper: the machine and r1 to r5; returns r0, any integer (taken modulo 2^64)."""
+
+HASH_MAP, ARRAY_MAP = 1, 2  # BPF_MAP_TYPE_*
+BPF_ANY, BPF_NOEXIST, BPF_EXIST = range(3)
+ENOENT, E2BIG, EEXIST, EINVAL = 2, 7, 17, 22
+
+
+def map_value(host: Host, target: Map, key: bytes) -> int:
+    """Return the address of the value under *key*, 0 when there is none."""
+    definition = target.definition
+    if definition.type == ARRAY_MAP and key not in target.entries:
+        if int.from_bytes(key, "little") >= definition.max_entries:
+            return 0
+        data = definition.data or b""
+        value = data.ljust(definition.value_size, b"\0")
+        target.entries[key] = host.allocate(value, not definition.readonly)
+    return target.entries.get(key, 0)
+
+
+def _map(host: Host, handle: int) -> Map:
+    target = host.map_at(handle)
+    if target.definition.type not in (HASH_MAP, ARRAY_MAP):
+        raise _NotModelledError(f"maps of type {target.definition.type} are not modelled")
+    return target
+
+
+def _map_lookup(host: Host, r1: int, r2: int, _r3: int, _r4: int, _r5: int) -> int:
+    target = _map(host, r1)
+    return map_value(host, target, host.read(r2, target.definition.key_size))
+
+
+def _map_update(host: Host, r1: int, r2: int, r3: int, r4: int, _r5: int) -> int:
+    target = _map(host, r1)
+    key = host.read(r2, target.definition.key_size)
+    value = host.read(r3, target.definition.value_size)
+    flags = r4 & M64
+    if flags > BPF_EXIST:
+        return -EINVAL
+    address = map_value(host, target, key)
+    if address and flags == BPF_NOEXIST:
+        return -EEXIST
+    if not address and target.definition.type == ARRAY_MAP:
+        return -E2BIG
+    if not address and flags == BPF_EXIST:
+        return -ENOENT
+    if not address and len(target.entries) >= target.definition.max_entries:
+        return -E2BIG
+    if address:
+        host.write(address, value)
+    else:
+        target.entries[key] = host.allocate(value)
+    return 0
+
+
+def _map_delete(host: Host, r1: int, r2: int, _r3: int, _r4: int, _r5: int) -> int:
+    target = _map(host, r1)
+    key = host.read(r2, target.definition.key_size)
+    if target.definition.type == ARRAY_MAP:
+        return -EINVAL
+    return 0 if target.entries.pop(key, 0) else -ENOENT
+
+
+def _ktime_get_ns(_host: Host, *_args: int) -> int:
+    return 0x0123_4567_89AB
+
+
+def _get_prandom_u32(host: Host, *_args: int) -> int:
+    return zlib.crc32(host.vector)
+
+
+def _get_smp_processor_id(_host: Host, *_args: int) -> int:
+    return 0
+
+
+# fmt: off
+HELPERS: Mapping[int, Helper] = {
+    # number            name, as in include/uapi/linux/bpf.h
+    1: _map_lookup,     # map_lookup_elem
+    2: _map_update,     # map_update_elem
+    3: _map_delete,     # map_delete_elem
+    5: _ktime_get_ns,
+    7: _get_prandom_u32,
+    8: _get_smp_processor_id,
+}
+# fmt: on
+
+
+# --- the machine --------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Region:
+    """Memory that may be read, and written if *writable*."""
+
+    data: bytearray
+    writable: bool = True
+
+
+@dataclass(slots=True)
+class Frame:
+    """One activation of a subprogram."""
+
+    return_to: int  # slot
+    saved: list[int]  # the caller's r6 to r10
+    incoming: dict[int, int]  # stack arguments the caller wrote, by slot
+    outgoing: dict[int, int] = field(default_factory=dict)
+    at_entry: bool = True  # no store to a slot and no call yet: incoming slots may be read
+    loops: int = MAX_LOOPS  # what is left for may_goto
+
+
+class Machine:
+    """Registers, frames and memory of one run; a ``Host`` for helpers."""
+
+    def __init__(self, program: Program, vector: bytes) -> None:
+        self.vector = vector
+        self.regions: dict[int, Region] = {CONTEXT: Region(bytearray(vector))}
+        self.maps = [Map(definition) for definition in program.maps]
+        self.registers = [UNDEFINED] * 11
+        self.frames: list[Frame] = []
+        self.frame = Frame(0, [], {})
+        self._push_stack()
+        self.registers[1] = CONTEXT << 32
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*; traps when any of them may not be read."""
+        region, start = self._find(address, size)
+        return bytes(region.data[start : start + size])
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write *data* at *address*; traps when any byte of it may not be written."""
+        region, start = self._find(address, len(data))
+        if not region.writable:
+            raise _TrapError("access", f"write of {len(data)} read-only bytes at {address:#x}")
+        region.data[start : start + len(data)] = data
+
+    def _find(self, address: int, size: int) -> tuple[Region, int]:
+        region = self.regions.get(address >> 32)
+        start = address & M32
+        if region is None or start + size > len(region.data):
+            if MAP <= address >> 32 < MAP + len(self.maps):
+                raise _NotModelledError("reading a map's own fields is not modelled")
+            raise _TrapError("access", f"{size} bytes at {address:#x}")
+        return region, start
+
+    def allocate(self, data: bytes, writable: bool = True) -> int:
+        """Return the address of a fresh region that holds *data*."""
+        window = VALUE + len(self.regions)
+        self.regions[window] = Region(bytearray(data), writable)
+        return window << 32
+
+    def map_at(self, handle: int) -> Map:
+        """Return the map *handle* points to; traps when it points to none."""
+        index = (handle >> 32) - MAP
+        if handle & M32 or not 0 <= index < len(self.maps):
+            raise _TrapError("call", f"{handle:#x} points to no map")
+        return self.maps[index]
+
+    def call(self, return_to: int) -> None:
+        """Enter a subprogram: a new frame and stack, and the slots handed over."""
+        if len(self.frames) + 1 == MAX_FRAMES:
+            raise _TrapError("call", f"more than {MAX_FRAMES} frames")
+        caller = self.frame
+        self.frames.append(caller)
+        self.frame = Frame(return_to, self.registers[6:11], caller.outgoing)
+        self._push_stack()
+        self.registers[0] = UNDEFINED
+        self.registers[6:10] = [UNDEFINED] * 4
+
+    def leave(self) -> int:
+        """Leave the subprogram and return the slot to go on at."""
+        frame = self.frame
+        if not self.frames:
+            raise _Done
+        del self.regions[STACK + len(self.frames)]
+        self.frame = self.frames.pop()
+        self.registers[6:11] = frame.saved
+        self.called()
+        return frame.return_to
+
+    def called(self) -> None:
+        """Spoil what any call spoils in the caller: r1 to r5 and the stack arguments."""
+        self.registers[1:6] = [UNDEFINED] * 5
+        self.frame.outgoing = {}
+        self.frame.at_entry = False
+
+    def _push_stack(self) -> None:
+        window = STACK + len(self.frames)
+        self.regions[window] = Region(bytearray([STACK_FILL]) * STACK_SIZE)
+        self.registers[FP] = (window << 32) + STACK_SIZE
+
+
+# --- what instructions compute ------------------------------------------------
+
+
+def signed(value: int, bits: int) -> int:
+    """Return the two's complement reading of the low *bits* of *value*."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _sdiv(a: int, b: int, bits: int) -> int:
+    """Divide toward zero; by zero is 0, and the one overflow wraps."""
+    a, b = signed(a, bits), signed(b, bits)
+    if b == 0:
+        return 0
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+def _smod(a: int, b: int, bits: int) -> int:
+    """Return the remainder of ``_sdiv``, with the dividend's sign; by zero is *a*."""
+    return a if b == 0 else signed(a, bits) - signed(b, bits) * _sdiv(a, b, bits)
+
+
+# fmt: off
+# a, b: unsigned, of n bits; the result is truncated to n bits    RFC 9669, section 4.1
+ALU: Mapping[str, Callable[[int, int, int], int]] = {
+    "add":  lambda a, b, _: a + b,
+    "sub":  lambda a, b, _: a - b,
+    "mul":  lambda a, b, _: a * b,
+    "div":  lambda a, b, _: a // b if b else 0,
+    "sdiv": _sdiv,
+    "or":   lambda a, b, _: a | b,
+    "and":  lambda a, b, _: a & b,
+    "lsh":  lambda a, b, n: a << (b & (n - 1)),
+    "rsh":  lambda a, b, n: a >> (b & (n - 1)),
+    "neg":  lambda a, _b, _: -a,
+    "mod":  lambda a, b, _: a % b if b else a,
+    "smod": _smod,
+    "xor":  lambda a, b, _: a ^ b,
+    "arsh": lambda a, b, n: signed(a, n) >> (b & (n - 1)),
+}
+
+# a, b: unsigned, of n bits                                       RFC 9669, section 4.3
+JUMP: Mapping[str, Callable[[int, int, int], bool]] = {
+    "eq":  lambda a, b, _: a == b,
+    "gt":  lambda a, b, _: a > b,
+    "ge":  lambda a, b, _: a >= b,
+    "set": lambda a, b, _: a & b != 0,
+    "ne":  lambda a, b, _: a != b,
+    "sgt": lambda a, b, n: signed(a, n) > signed(b, n),
+    "sge": lambda a, b, n: signed(a, n) >= signed(b, n),
+    "lt":  lambda a, b, _: a < b,
+    "le":  lambda a, b, _: a <= b,
+    "slt": lambda a, b, n: signed(a, n) < signed(b, n),
+    "sle": lambda a, b, n: signed(a, n) <= signed(b, n),
+}
+
+# old, operand: the new value                                     RFC 9669, section 5.3
+ATOMIC: Mapping[str, Callable[[int, int], int]] = {
+    "add":  lambda old, operand: old + operand,
+    "or":   lambda old, operand: old | operand,
+    "and":  lambda old, operand: old & operand,
+    "xor":  lambda old, operand: old ^ operand,
+    "xchg": lambda _old, operand: operand,
+}
+# fmt: on
+
+
+# --- translation: one step for each slot --------------------------------------
+
+Step = Callable[[Machine], int]
+"""Carry out one instruction and return the next slot."""
+
+
+class Interpreter:
+    """A program made ready to run on vectors."""
+
+    def __init__(self, program: Program, helpers: Mapping[int, Helper] = HELPERS) -> None:
+        self.program = program
+        self.helpers = helpers
+        self.starts = {subprogram.start for subprogram in program.subprograms}
+        self.end = len(program.insns)
+        self.steps = [self._translate(slot, insn) for slot, insn in enumerate(program.insns)]
+        self.steps.append(_trap("instruction", "no instruction there"))
+
+    def run(self, vector: bytes, *, fuel: int = FUEL, trace: Trace | None = None) -> Outcome:
+        """Run the program on *vector* for at most *fuel* instructions."""
+        machine, steps, slot = Machine(self.program, vector), self.steps, 0
+        try:
+            if trace is None:
+                for _ in range(fuel):
+                    slot = steps[slot](machine)
+            else:
+                for _ in range(fuel):
+                    registers = machine.registers
+                    trace(slot, tuple(None if r is UNDEFINED else r for r in registers))
+                    slot = steps[slot](machine)
+        except _Done:
+            if machine.registers[0] is UNDEFINED:
+                return Trapped("undefined", f"slot {slot}: r0 holds nothing")
+            return Returned(machine.registers[0], bytes(machine.regions[CONTEXT].data))
+        except _TrapError as trap:
+            kind, detail = trap.args
+            return Trapped(kind, f"slot {slot}: {detail}")
+        except _NotModelledError as why:
+            return Unknown(str(why))
+        return OutOfFuel()
+
+    def _target(self, slot: int) -> int:
+        """Return *slot*, or the slot past the end, which traps, if there is no such slot."""
+        return slot if 0 <= slot < self.end else self.end
+
+    def _translate(self, slot: int, insn: Insn) -> Step:
+        """Return the step for *insn*, which is at *slot*."""
+        following = self._target(slot + 1)
+        if (slots := (incoming_slot(insn), outgoing_slot(insn))) != (None, None):
+            return _stack_argument(insn, *slots, following)
+        if _misuses_a_register(insn):
+            return _trap("instruction", "r10 is read only, r11 addresses stack arguments only")
+        match insn:
+            case Alu():
+                return _alu(insn, following)
+            case Endian():
+                return _endian(insn, following)
+            case Load() | Store() | StoreImm():
+                return _memory(insn, following)
+            case Atomic():
+                return _atomic(insn, following)
+            case LoadImm():
+                return self._load_imm(insn, slot)
+            case Jump() | Goto() | MayGoto():
+                return _jump(insn, self._target(slot + 1 + insn.off), following)
+            case Call():
+                return self._call(insn, slot, following)
+            case CallX():
+                return self._call_through(insn, following)
+            case Exit():
+                return lambda machine: machine.leave()
+            case AddrSpaceCast():
+                return _not_modelled("arena address spaces are not modelled")
+            case PercpuAddr():
+                return _not_modelled("per-CPU addresses are not modelled")
+            case LoadPacket():
+                return _not_modelled("legacy packet access is not modelled")
+            case GotoX():
+                return _not_modelled("jump tables are not modelled")
+            case High():
+                return _trap("instruction", "second half of a 64-bit immediate load")
+            case Raw(opcode=opcode):
+                return _trap("instruction", f"opcode {opcode:#04x} is no instruction")
+
+    def _load_imm(self, insn: LoadImm, slot: int) -> Step:
+        """Load a value, or an address (RFC 9669, 5.4)."""
+        dst, following = insn.dst, self._target(slot + 2)
+        low, high = insn.imm & M32, insn.imm >> 32
+        kind = LD_IMM64_KINDS.get(insn.src, str(insn.src))
+        maps = self.program.maps
+        match kind:
+            case "value":
+                value = insn.imm
+            case "func":
+                value = (FUNCTION << 32) + 8 * (slot + 1 + signed(low, 32)) & M64
+            case "map_idx" if low < len(maps):
+                value = MAP + low << 32
+            case "map_idx_value" if low < len(maps) and maps[low].type == ARRAY_MAP:
+
+                def value_step(machine: Machine) -> int:
+                    first = bytes(maps[low].key_size)
+                    base = map_value(machine, machine.maps[low], first)
+                    machine.registers[dst] = base + high & M64
+                    return following
+
+                return value_step
+            case _:
+                return _not_modelled(f"a 64-bit immediate load of kind {kind} is not modelled")
+
+        def step(machine: Machine) -> int:
+            machine.registers[dst] = value
+            return following
+
+        return step
+
+    def _call(self, insn: Call, slot: int, following: int) -> Step:
+        match insn.kind:
+            case "subprog":
+                target = slot + 1 + insn.imm
+                if target not in self.starts:
+                    return _trap("call", f"no subprogram starts at {target}")
+
+                def enter(machine: Machine) -> int:
+                    machine.call(following)
+                    return target
+
+                return enter
+            case "helper":
+                helper = self.helpers.get(insn.imm)
+                if helper is None:
+                    return _not_modelled(f"helper {insn.imm} is not modelled")
+
+                def call(machine: Machine) -> int:
+                    machine.registers[0] = helper(machine, *machine.registers[1:6]) & M64
+                    machine.called()
+                    return following
+
+                return call
+        names = self.program.kfuncs
+        name = names[insn.imm] if 0 <= insn.imm < len(names) else str(insn.imm)
+        return _not_modelled(f"kfunc {name} is not modelled")
+
+    def _call_through(self, insn: CallX, following: int) -> Step:
+        dst, starts = insn.dst, self.starts
+
+        def step(machine: Machine) -> int:
+            address = machine.registers[dst] & M64
+            target, rest = divmod(address - (FUNCTION << 32), 8)
+            if rest or target not in starts:
+                raise _TrapError("call", f"no subprogram starts at {address:#x}")
+            machine.call(following)
+            return target
+
+        return step
+
+
+def _trap(kind: str, detail: str) -> Step:
+    def step(_machine: Machine) -> int:
+        raise _TrapError(kind, detail)
+
+    return step
+
+
+def _not_modelled(why: str) -> Step:
+    def step(_machine: Machine) -> int:
+        raise _NotModelledError(why)
+
+    return step
+
+
+def _misuses_a_register(insn: Insn) -> bool:
+    """Say whether *insn* writes r10, or names r11 where only r0 to r10 may stand."""
+    named = [r for r in (getattr(insn, "dst", 0), getattr(insn, "src", 0)) if r is not None]
+    if isinstance(insn, LoadImm | Raw):
+        named = [insn.dst]
+    match insn:
+        case Alu(dst=10) | Endian(dst=10) | Load(dst=10) | LoadImm(dst=10):
+            return True
+        case Atomic(op="load_acquire", dst=10) | AddrSpaceCast(dst=10) | PercpuAddr(dst=10):
+            return True
+        case Atomic(fetch=True, op="add" | "or" | "and" | "xor" | "xchg", src=10):
+            return True
+    return not isinstance(insn, Raw) and max(named) >= PARAMS
+
+
+def _alu(insn: Alu, following: int) -> Step:
+    """Arithmetic (RFC 9669, 4.1); the 32-bit forms clear the high half of dst."""
+    dst, src, bits = insn.dst, insn.src, insn.bits
+    mask = (1 << bits) - 1
+    constant = insn.imm & mask  # sign-extended to *bits*
+
+    if insn.op == "mov":
+
+        def move(machine: Machine) -> int:
+            machine.registers[dst] = machine.registers[cast(int, src)] & mask
+            return following
+
+        def move_constant(machine: Machine) -> int:
+            machine.registers[dst] = constant
+            return following
+
+        def move_signed(machine: Machine) -> int:
+            machine.registers[dst] = signed(machine.registers[cast(int, src)], insn.sx) & mask
+            return following
+
+        if src is None:
+            return move_constant
+        return move_signed if insn.sx else move
+
+    compute = ALU[insn.op]
+
+    def with_register(machine: Machine) -> int:
+        r = machine.registers
+        r[dst] = compute(r[dst] & mask, r[cast(int, src)] & mask, bits) & mask
+        return following
+
+    def with_constant(machine: Machine) -> int:
+        r = machine.registers
+        r[dst] = compute(r[dst] & mask, constant, bits) & mask
+        return following
+
+    return with_constant if src is None else with_register
+
+
+def _endian(insn: Endian, following: int) -> Step:
+    """Byte order conversion (RFC 9669, 4.2) on a little-endian machine."""
+    dst, size = insn.dst, insn.bits // 8
+    mask = (1 << insn.bits) - 1
+    order: Any = "little" if insn.op == "le" else "big"
+
+    def step(machine: Machine) -> int:
+        value = machine.registers[dst] & mask
+        machine.registers[dst] = int.from_bytes(value.to_bytes(size, "little"), order)
+        return following
+
+    return step
+
+
+def _memory(insn: Load | Store | StoreImm, following: int) -> Step:
+    """Plain loads and stores (RFC 9669, 5.1 and 5.2)."""
+    size, off, dst = insn.size, insn.off, insn.dst
+    mask = (1 << 8 * size) - 1
+    match insn:
+        case Load(src=src, signed=sign):
+
+            def load(machine: Machine) -> int:
+                r = machine.registers
+                value = int.from_bytes(machine.read(r[src] + off & M64, size), "little")
+                r[dst] = signed(value, 8 * size) & M64 if sign else value
+                return following
+
+            return load
+        case Store(src=src):
+
+            def store(machine: Machine) -> int:
+                r = machine.registers
+                value = (r[src] & mask).to_bytes(size, "little")
+                machine.write(r[dst] + off & M64, value)
+                return following
+
+            return store
+        case StoreImm(imm=imm):
+            constant = (imm & mask).to_bytes(size, "little")
+
+            def store_constant(machine: Machine) -> int:
+                machine.write(machine.registers[dst] + off & M64, constant)
+                return following
+
+            return store_constant
+
+
+def _atomic(insn: Atomic, following: int) -> Step:
+    """Atomic operations (RFC 9669, 5.3) and Linux's ordered loads and stores."""
+    op, size, off, dst, src = insn.op, insn.size, insn.off, insn.dst, insn.src
+    mask = (1 << 8 * size) - 1
+    if op == "load_acquire":
+        return _memory(Load(size, dst, src, off), following)
+    if op == "store_release":
+        return _memory(Store(size, dst, off, src), following)
+
+    def compare_exchange(machine: Machine) -> int:
+        r = machine.registers
+        address = r[dst] + off & M64
+        new, expected = r[src] & mask, r[0] & mask
+        old = int.from_bytes(machine.read(address, size), "little")
+        machine.write(address, (new if old == expected else old).to_bytes(size, "little"))
+        r[0] = old
+        return following
+
+    if op == "cmpxchg":
+        return compare_exchange
+    compute = ATOMIC[op]
+
+    def step(machine: Machine) -> int:
+        r = machine.registers
+        address = r[dst] + off & M64
+        operand = r[src] & mask
+        old = int.from_bytes(machine.read(address, size), "little")
+        machine.write(address, (compute(old, operand) & mask).to_bytes(size, "little"))
+        if insn.fetch:
+            r[src] = old
+        return following
+
+    return step
+
+
+def _jump(insn: Jump | Goto | MayGoto, target: int, following: int) -> Step:
+    """Jumps (RFC 9669, 4.3) and ``may_goto``."""
+    match insn:
+        case Goto():
+            return lambda _machine: target
+        case MayGoto():
+
+            def may_goto(machine: Machine) -> int:
+                if machine.frame.loops == 0:
+                    return target
+                machine.frame.loops -= 1
+                return following
+
+            return may_goto
+        case Jump(op=op, bits=bits, dst=dst, src=src, imm=imm):
+            mask = (1 << bits) - 1
+            constant = imm & mask  # sign-extended to *bits*
+            holds = JUMP[op]
+
+            def jump(machine: Machine) -> int:
+                r = machine.registers
+                taken = holds(r[dst] & mask, r[cast(int, src)] & mask, bits)
+                return target if taken else following
+
+            def jump_constant(machine: Machine) -> int:
+                taken = holds(machine.registers[dst] & mask, constant, bits)
+                return target if taken else following
+
+            return jump_constant if src is None else jump
+
+
+def _stack_argument(insn: Insn, incoming: int | None, outgoing: int | None, following: int) -> Step:
+    """Read an incoming slot or write an outgoing one (isa/stack_args.py).
+
+    An incoming slot is there only until the first store to a slot, and the first call:
+    the native convention keeps argument 6 in a register that both of them reuse.
+    """
+    match insn:
+        case Load(dst=dst):
+            slot = cast(int, incoming)
+            if dst >= FP:
+                return _trap("instruction", f"r{dst} may not be loaded")
+
+            def load(machine: Machine) -> int:
+                frame = machine.frame
+                if not frame.at_entry:
+                    raise _TrapError("stack", "incoming slot read after an r11 store or a call")
+                if slot not in frame.incoming:
+                    raise _TrapError("stack", f"incoming slot {slot} was not written")
+                machine.registers[dst] = frame.incoming[slot]
+                return following
+
+            return load
+        case Store(src=src) if src <= FP:
+            slot = cast(int, outgoing)
+            if slot > MAX_SLOTS:
+                return _trap("stack", f"outgoing slot {slot} is past the last")
+
+            def store(machine: Machine) -> int:
+                machine.frame.outgoing[slot] = machine.registers[src] & M64
+                machine.frame.at_entry = False
+                return following
+
+            return store
+        case StoreImm(imm=imm):
+            slot = cast(int, outgoing)
+            if slot > MAX_SLOTS:
+                return _trap("stack", f"outgoing slot {slot} is past the last")
+
+            def store_constant(machine: Machine) -> int:
+                machine.frame.outgoing[slot] = imm & M64
+                machine.frame.at_entry = False
+                return following
+
+            return store_constant
+    return _trap("instruction", "r11 addresses stack arguments only")
+
+
+def interpret(
+    program: Program,
+    vector: bytes,
+    *,
+    fuel: int = FUEL,
+    helpers: Mapping[int, Helper] = HELPERS,
+    trace: Trace | None = None,
+) -> Outcome:
+    """Run *program* on *vector* for at most *fuel* instructions, and return what it did."""
+    return Interpreter(program, helpers).run(vector, fuel=fuel, trace=trace)
