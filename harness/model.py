@@ -49,6 +49,17 @@ class Subprogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """What the verifier learnt of one subprogram that a JIT builds its frame from."""
+
+    stack_depth: int  # bytes of program stack, before rounding
+    tail_call_reachable: bool = False  # it, or a subprogram that it calls, makes a tail call
+    exception_boundary: bool = False  # main of a program that may throw
+    exception_callback: bool = False
+    private_stack: bool = False  # program stack in per-CPU memory, not below rbp
+
+
+@dataclass(frozen=True, slots=True)
 class LineInfo:
     """Where an instruction comes from (BTF.ext line_info)."""
 
@@ -79,6 +90,7 @@ class Program:
     lines: tuple[LineInfo, ...] = ()
     attach: str = ""  # what follows the type in the section name, e.g. a function for fentry
     sleepable: bool = False
+    frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
 
     def subprogram_at(self, slot: int) -> int:
         """Return the index of the subprogram that holds *slot*."""
@@ -132,8 +144,8 @@ class Relocation:
     """A field of an image that depends on an address chosen later."""
 
     offset: int  # bytes from the start of the subprogram's image
-    size: int  # bytes: 4 (relative to the field's end) or 8 (absolute)
-    kind: str  # "call", "helper", "kfunc", "map", "data"
+    size: int  # bytes: 8 (absolute); 4 (relative to the field's end; func, ksym: absolute, signed)
+    kind: str  # "call", "helper", "kfunc", "map", "data"; "func", "ksym", "thunk", "private_stack"
     target: str  # subprogram, helper number, kfunc, or map name
     addend: int = 0  # data: offset into the map's value; call: offset into the subprogram
 
