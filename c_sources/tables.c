@@ -40,8 +40,6 @@ uint64_t table_structs(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t 
 	return (a ^ b ^ c ^ d ^ e) + x->key + (uint64_t)(int64_t)y->sign + x->value - y->value;
 }
 
-const char *const names[3] = { "alpha", "beta", "gamma" };
-
 uint32_t table_switch(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint32_t f,
 		      uint32_t which)
 {
