@@ -65,19 +65,19 @@ class _Done(Exception):  # noqa: N818 (a signal, no error)
     """The main program's exit."""
 
 
-class _TrapError(Exception):
-    """A trap: kind and detail."""
+class TrapError(Exception):
+    """A trap: kind (as in ``Trapped``) and detail; helpers may raise it."""
 
 
-class _NotModelledError(Exception):
-    """The reason why an instruction's effect is not known."""
+class NotModelledError(Exception):
+    """The reason why an effect is not known; helpers may raise it."""
 
 
 class _Undefined:
     """The value of a register nobody may read: every operation on it traps."""
 
     def _read(self, *_: object) -> NoReturn:
-        raise _TrapError("undefined", "read of a register that holds nothing")
+        raise TrapError("undefined", "read of a register that holds nothing")
 
     __add__ = __radd__ = __and__ = __rand__ = __rshift__ = __index__ = __int__ = _read
     __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _read
@@ -143,7 +143,7 @@ def map_value(host: Host, target: Map, key: bytes) -> int:
 def _map(host: Host, handle: int) -> Map:
     target = host.map_at(handle)
     if target.definition.type not in (HASH_MAP, ARRAY_MAP):
-        raise _NotModelledError(f"maps of type {target.definition.type} are not modelled")
+        raise NotModelledError(f"maps of type {target.definition.type} are not modelled")
     return target
 
 
@@ -253,7 +253,7 @@ class Machine:
         """Write *data* at *address*; traps when any byte of it may not be written."""
         region, start = self._find(address, len(data))
         if not region.writable:
-            raise _TrapError("access", f"write of {len(data)} read-only bytes at {address:#x}")
+            raise TrapError("access", f"write of {len(data)} read-only bytes at {address:#x}")
         region.data[start : start + len(data)] = data
 
     def _find(self, address: int, size: int) -> tuple[Region, int]:
@@ -261,8 +261,8 @@ class Machine:
         start = address & M32
         if region is None or start + size > len(region.data):
             if MAP <= address >> 32 < MAP + len(self.maps):
-                raise _NotModelledError("reading a map's own fields is not modelled")
-            raise _TrapError("access", f"{size} bytes at {address:#x}")
+                raise NotModelledError("reading a map's own fields is not modelled")
+            raise TrapError("access", f"{size} bytes at {address:#x}")
         return region, start
 
     def allocate(self, data: bytes, writable: bool = True) -> int:
@@ -275,13 +275,13 @@ class Machine:
         """Return the map *handle* points to; traps when it points to none."""
         index = (handle >> 32) - MAP
         if handle & M32 or not 0 <= index < len(self.maps):
-            raise _TrapError("call", f"{handle:#x} points to no map")
+            raise TrapError("call", f"{handle:#x} points to no map")
         return self.maps[index]
 
     def call(self, return_to: int) -> None:
         """Enter a subprogram: a new frame and stack, and the slots handed over."""
         if len(self.frames) + 1 == MAX_FRAMES:
-            raise _TrapError("call", f"more than {MAX_FRAMES} frames")
+            raise TrapError("call", f"more than {MAX_FRAMES} frames")
         caller = self.frame
         self.frames.append(caller)
         self.frame = Frame(return_to, self.registers[6:11], caller.outgoing)
@@ -412,10 +412,10 @@ class Interpreter:
             if machine.registers[0] is UNDEFINED:
                 return Trapped("undefined", f"slot {slot}: r0 holds nothing")
             return Returned(machine.registers[0], bytes(machine.regions[CONTEXT].data))
-        except _TrapError as trap:
+        except TrapError as trap:
             kind, detail = trap.args
             return Trapped(kind, f"slot {slot}: {detail}")
-        except _NotModelledError as why:
+        except NotModelledError as why:
             return Unknown(str(why))
         return OutOfFuel()
 
@@ -527,7 +527,7 @@ class Interpreter:
             address = machine.registers[dst] & M64
             target, rest = divmod(address - (FUNCTION << 32), 8)
             if rest or target not in starts:
-                raise _TrapError("call", f"no subprogram starts at {address:#x}")
+                raise TrapError("call", f"no subprogram starts at {address:#x}")
             machine.call(following)
             return target
 
@@ -536,14 +536,14 @@ class Interpreter:
 
 def _trap(kind: str, detail: str) -> Step:
     def step(_machine: Machine) -> int:
-        raise _TrapError(kind, detail)
+        raise TrapError(kind, detail)
 
     return step
 
 
 def _not_modelled(why: str) -> Step:
     def step(_machine: Machine) -> int:
-        raise _NotModelledError(why)
+        raise NotModelledError(why)
 
     return step
 
@@ -730,9 +730,9 @@ def _stack_argument(insn: Insn, incoming: int | None, outgoing: int | None, foll
             def load(machine: Machine) -> int:
                 frame = machine.frame
                 if not frame.at_entry:
-                    raise _TrapError("stack", "incoming slot read after an r11 store or a call")
+                    raise TrapError("stack", "incoming slot read after an r11 store or a call")
                 if slot not in frame.incoming:
-                    raise _TrapError("stack", f"incoming slot {slot} was not written")
+                    raise TrapError("stack", f"incoming slot {slot} was not written")
                 machine.registers[dst] = frame.incoming[slot]
                 return following
 
