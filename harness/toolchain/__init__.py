@@ -1,1 +1,20 @@
 """Find or fetch clang and its kin, and run them."""
+
+from harness.toolchain.clang import find_compilers
+from harness.toolchain.compiler import Compiler
+from harness.toolchain.progress import Display, Progress, silent
+from harness.toolchain.run import CompileResult, run_compiler
+from harness.toolchain.tools import Tool, find_tool, tools_report
+
+__all__ = [
+    "CompileResult",
+    "Compiler",
+    "Display",
+    "Progress",
+    "Tool",
+    "find_compilers",
+    "find_tool",
+    "run_compiler",
+    "silent",
+    "tools_report",
+]

@@ -1,0 +1,223 @@
+"""Run a compiler: whatever it does, crash, hang or flood, is a result.
+
+``run_compiler`` keeps finished builds in the cache folder, addressed by what went in.
+``$CROSSCHECK_NO_CACHE`` switches that off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.model import HarnessError
+from harness.toolchain import builds
+from harness.toolchain.compiler import Compiler
+
+TIMEOUT = 120.0  # seconds for one compiler call
+MEMORY = 4 << 30  # bytes of address space
+OUTPUT = 256 << 20  # bytes of any file it writes
+DIAGNOSTICS = 1 << 20  # bytes of diagnostics that are kept
+
+# What clang and LLVM say when they, not the source, are at fault.
+CRASH = re.compile(
+    r"PLEASE submit a bug report|"
+    r"^LLVM ERROR: |"
+    r"frontend command failed (with exit code|due to signal)|"
+    r"unable to execute command: .*(Aborted|Segmentation fault|Killed)|"
+    r"internal compiler error",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileResult:
+    """What one compiler call came to."""
+
+    ok: bool  # exit status 0, and an output
+    output: bytes | None  # what it wrote, None unless ok
+    diagnostics: str  # standard error, at most DIAGNOSTICS bytes of it
+    crashed: bool = False  # the compiler's own fault: a signal, or it asks for a bug report
+    timed_out: bool = False
+    seconds: float = 0.0  # of this call; of the original one where *cached*
+    cached: bool = False
+
+    @property
+    def why(self) -> str:
+        """One line that says what went wrong, "" if nothing did."""
+        if self.ok:
+            return ""
+        if self.timed_out:
+            return f"the compiler did not finish in {self.seconds:.0f} s"
+        lines = [line.strip() for line in self.diagnostics.splitlines() if line.strip()]
+        errors = [line for line in lines if re.search(r"\b(error|ERROR)\b|Assertion", line)]
+        said = (errors or lines or ["it said nothing"])[0]
+        return f"the compiler crashed: {said}" if self.crashed else said
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a process ended."""
+
+    code: int | None  # exit status, negative: signal; None: timed out
+    stdout: bytes
+    stderr: str
+    seconds: float
+
+
+def run_compiler(
+    compiler: Compiler,
+    args: Sequence[str],
+    *,
+    source: str | Path | None = None,
+    timeout: float = TIMEOUT,
+    memory: int | None = MEMORY,
+    cwd: Path | None = None,
+    cache: bool = True,
+) -> CompileResult:
+    """Compile *source* with *compiler* and *args*, which say neither input nor output.
+
+    *source* is C text, which the compiler reads from standard input as ``<stdin>``,
+    or a path; None where *args* name their input. *memory* is in bytes of address
+    space, None for no limit. Raises HarnessError only where the compiler cannot be
+    started at all.
+    """
+    if memory is not None and not compiler.limited:
+        memory = None
+    key = None
+    if cache and not os.environ.get("CROSSCHECK_NO_CACHE") and source is not None:
+        key = builds.Key.of(compiler, args, source, cwd)
+        kept = key.find() if key else None
+        if kept is not None:
+            return CompileResult(
+                True, kept.output, kept.diagnostics, False, False, kept.seconds, True
+            )
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as scratch:
+        output = Path(scratch, "output")
+        needed = Path(scratch, "needed")
+        argv = [*compiler.command, *args]
+        if key is not None:
+            argv += ["-MD", "-MF", str(needed), "-MT", "output"]
+        match source:
+            case str():
+                argv += ["-x", "c", "-"]
+            case Path():
+                argv.append(str(source))
+        argv += ["-o", str(output)]
+        text = source.encode() if isinstance(source, str) else b""
+        done = run(argv, text, timeout=timeout, memory=memory, cwd=cwd, scratch=Path(scratch))
+        written = output.read_bytes() if output.is_file() else None
+        crashed = done.code is not None and (
+            done.code < 0 or (done.code != 0 and CRASH.search(done.stderr) is not None)
+        )
+        ok = done.code == 0 and written is not None
+        if ok and key is not None and written is not None:
+            key.keep(builds.Kept(written, done.stderr, done.seconds), needed)
+        return CompileResult(
+            ok,
+            written if ok else None,
+            done.stderr,
+            crashed,
+            done.code is None,
+            done.seconds,
+        )
+
+
+def run(
+    argv: Sequence[str],
+    text: bytes = b"",
+    *,
+    timeout: float,
+    memory: int | None = MEMORY,
+    cwd: Path | None = None,
+    scratch: Path,
+) -> Finished:
+    """Run *argv* with *text* as standard input, in a process group that ends with it.
+
+    *scratch* is a folder for its temporary files. Raises HarnessError where it cannot
+    be started.
+    """
+    environment = {
+        **os.environ,
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": str(scratch),  # crash reproducers go where we clean up
+        "LLVM_DISABLE_SYMBOLIZATION": "1",
+    }
+    with (
+        tempfile.TemporaryFile(dir=scratch) as stdin,
+        tempfile.TemporaryFile(dir=scratch) as stdout,
+        tempfile.TemporaryFile(dir=scratch) as stderr,
+    ):
+        stdin.write(text)
+        stdin.seek(0)
+        began = time.perf_counter()
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env=environment,
+                process_group=0,
+            )
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            raise HarnessError(f"cannot start the compiler {argv[0]}: {said}") from None
+        code: int | None = None
+        try:
+            limit(process.pid, memory)
+            if ended(process, timeout):
+                code = 0
+        finally:
+            # Before it is reaped its number cannot belong to another group.
+            kill_group(process.pid)
+            status = process.wait()
+        if code is not None:
+            code = status
+        seconds = time.perf_counter() - began
+        stdout.seek(0)
+        stderr.seek(0)
+        said = stderr.read(DIAGNOSTICS).decode(errors="replace")
+        return Finished(code, stdout.read(DIAGNOSTICS), said, seconds)
+
+
+def limit(pid: int, memory: int | None) -> None:
+    """Limit what process *pid* may use; the parent does it, so that starting stays cheap."""
+    try:
+        if memory is not None:
+            resource.prlimit(pid, resource.RLIMIT_AS, (memory, memory))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (OUTPUT, OUTPUT))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    except (ProcessLookupError, PermissionError):
+        pass  # already over
+
+
+def ended(process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Wait until *process* ends, without reaping it; return False after *timeout* seconds.
+
+    ``Popen.wait`` with a timeout sleeps in steps of up to 50 ms, more than a short
+    compilation takes.
+    """
+    fd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(fd)
+
+
+def kill_group(pid: int) -> None:
+    """Kill whatever is left of the process group *pid*."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
