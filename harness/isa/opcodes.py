@@ -21,6 +21,17 @@ END = 0xD0                                     # byte swaps, section 4.2
 ENDIAN_OPS = {"le": ALU | END | K, "be": ALU | END | X, "bswap": ALU64 | END | K}
 ADDR_SPACE_CAST, ADDR_PERCPU = 1, -1           # offset field of mov64
 
+# As LLVM and the kernel write them
+ALU_SYMBOLS = {
+    "add": "+=", "sub":  "-=",  "mul":  "*=",  "div": "/=",  "or":  "|=",
+    "and": "&=", "lsh":  "<<=", "rsh":  ">>=", "mod": "%=",  "xor": "^=",
+    "mov": "=",  "arsh": "s>>=", "sdiv": "s/=", "smod": "s%=",
+}
+JUMP_SYMBOLS = {
+    "eq":  "==", "gt":  ">",   "ge": ">=", "set": "&",  "ne":  "!=",
+    "sgt": "s>", "sge": "s>=", "lt": "<",  "le":  "<=", "slt": "s<", "sle": "s<=",
+}
+
 # Jumps: opcode & 0xf0                            RFC 9669, section 4.3
 JUMP_OPS = {
     "eq":  0x10, "gt":  0x20, "ge":  0x30, "set": 0x40, "ne":  0x50,
@@ -51,6 +62,7 @@ LD_IMM64_KINDS = {
     5: "map_idx",     # map by index into Program.maps
     6: "map_idx_value",  # value of a map by index, plus next_imm
 }
+PSEUDO_FUNC = 4
 # fmt: on
 
 MAX_INSNS = 1_000_000  # BPF_COMPLEXITY_LIMIT_INSNS, also the longest program

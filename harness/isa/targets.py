@@ -1,0 +1,42 @@
+"""Where instructions lead: slots of jumps, calls and addressed functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
+from harness.isa.opcodes import PSEUDO_FUNC
+
+
+def jump_target(insn: Insn, slot: int) -> int | None:
+    """Return the slot that the jump *insn* at *slot* may go to, None if it is no direct jump."""
+    match insn:
+        case Jump(off=off) | Goto(off=off) | MayGoto(off=off):
+            return slot + 1 + off
+    return None
+
+
+def function_target(insn: Insn, slot: int) -> int | None:
+    """Return the slot of the subprogram that *insn* at *slot* calls or takes the address of."""
+    match insn:
+        case Call(kind="subprog", imm=imm):
+            return slot + 1 + imm
+        case LoadImm(src=src, imm=imm) if src == PSEUDO_FUNC:
+            return slot + 1 + (imm & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+    return None
+
+
+def subprogram_starts(insns: Sequence[Insn]) -> tuple[int, ...]:
+    """Return the first slots of subprograms, in order: 0, and every function target inside."""
+    starts = {0}
+    for slot, insn in enumerate(insns):
+        target = function_target(insn, slot)
+        if target is not None and 0 <= target < len(insns):
+            starts.add(target)
+    return tuple(sorted(starts))
+
+
+def subprogram_ranges(insns: Sequence[Insn]) -> tuple[tuple[int, int], ...]:
+    """Return start and end (excluded) of each subprogram, in slots."""
+    starts = subprogram_starts(insns)
+    return tuple(zip(starts, (*starts[1:], len(insns)), strict=True))
