@@ -48,14 +48,16 @@ def entry(function: str) -> str:
     return PREFIX + function
 
 
-def discovery_args() -> list[str]:
+def discovery_args(mcpu: str = "v4") -> list[str]:
     """Return clang's arguments for the build whose BTF names the functions of a file.
+
+    A file may define other functions for other processors; hence *mcpu*.
 
     Every function is emitted, used or not; -O1 without passes keeps the names of parameters
     and their tags, which -O0 leaves out of BTF, and keeps always_inline functions.
     """
     passes = ["-O1", "-Xclang", "-disable-llvm-passes", "-femit-all-decls"]
-    return ["--target=bpf", "-g", *passes, *LANGUAGE, "-c"]
+    return ["--target=bpf", f"-mcpu={mcpu}", "-g", *passes, *LANGUAGE, "-c"]
 
 
 def bpf_args(config: BuildConfig) -> list[str]:
