@@ -108,6 +108,41 @@ def _rm(w: int, code: bytes) -> Rm:
     return lambda reg, base, disp: rex(w, reg, 0, base) + code + memory(reg, base, disp)
 
 
+def _rm32(w: int, code: bytes) -> Rm:
+    """``op r, m`` with four bytes of displacement, whatever its value."""
+    return lambda reg, base, disp: (
+        rex(w, reg, 0, base)
+        + code
+        + bytes((0x80 | (reg & 7) << 3 | base & 7,))
+        + (b"\x24" if base & 7 == RSP else b"")
+        + I32(disp)
+    )
+
+
+def _rs32(w: int, code: bytes) -> Rx:
+    """``op r, [base + index * 8 + disp32]``."""
+    return lambda reg, base, index, disp: (
+        rex(w, reg, index, base)
+        + code
+        + bytes((0x84 | (reg & 7) << 3, 0xC0 | (index & 7) << 3 | base & 7))
+        + I32(disp)
+    )
+
+
+def _ni8(w: int, code: bytes, extension: int) -> Ri:
+    """``op [base], imm8`` without a displacement; *base* is not rsp, rbp, r12, r13."""
+    return lambda base, imm: (
+        rex(w, 0, 0, base) + code + bytes((extension << 3 | base & 7,)) + I8(imm)
+    )
+
+
+def _abs_r(w: int, code: bytes) -> Ri:
+    """``op r, gs:[disp32]``: absolute, relative to the per-CPU base."""
+    return lambda reg, disp: (
+        b"\x65" + rex(w, reg, 0, 0) + code + bytes(((reg & 7) << 3 | 4, 0x25)) + I32(disp)
+    )
+
+
 def _mr(w: int, code: bytes, prefix: bytes = b"") -> Mr:
     return lambda base, disp, reg: prefix + rex(w, reg, 0, base) + code + memory(reg, base, disp)
 
@@ -286,6 +321,11 @@ MOV32SX8_rr          = _rr_(0, b"\x0f\xbe", True)         # 0F BE /r, 32 bits <-
 MOV32SX16_rr         = _rr_(0, b"\x0f\xbf")               # 0F BF /r, 32 bits <- 16
 
 MOV_rm,   MOV32_rm   = _both(_rm, b"\x8b")                # 8B /r
+MOV_rm32             = _rm32(1, b"\x8b")                  # 8B /r
+MOV_rs32             = _rs32(1, b"\x8b")                  # 8B /r, index scaled by 8
+ADD_rg               = _abs_r(1, b"\x03")                 # GS 03 /r
+CMP_ni8, ADD_ni8     = _ni8(1, b"\x83", 7), _ni8(1, b"\x83", 0)  # 83 /7 ib, 83 /0 ib
+CMP32_mr             = _mr(0, b"\x39")                    # 39 /r
 MOVZX8_rm            = _rm(1, b"\x0f\xb6")                # 0F B6 /r
 MOVZX16_rm           = _rm(1, b"\x0f\xb7")                # 0F B7 /r
 MOVSX8_rm            = _rm(1, b"\x0f\xbe")                # 0F BE /r
