@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from harness.model import HarnessError
 from harness.toolchain.progress import Progress
@@ -89,7 +90,8 @@ class AptRoot:
         self.archives = folder / "archives"
         self._conf = folder / "apt.conf"
         self._status = folder / "status"
-        for name in ("lists/partial", "archives/partial", "empty"):
+        self._preferences = folder / "preferences"
+        for name in ("lists/partial", "archives/partial", "empty/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._pretend(())
         options = f"[arch={architecture()} signed-by={keyring}]"
@@ -160,18 +162,20 @@ class AptRoot:
         left out, as are the packages of *have*.
         """
         self._pretend(have)
-        plan = self._simulate(names)
+        plan = self._resolve(names)
         if without:
             dropped = [package for package in plan if re.fullmatch(without, package.name)]
             if dropped:
                 self._pretend([*have, *dropped])
-                plan = self._simulate(names)
+                plan = self._resolve(names)
         return plan
 
-    def _simulate(self, names: Sequence[str]) -> list[Package]:
-        text = self._apt([*INSTALL, "--simulate", *names])
-        found = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", text, re.MULTILINE)
-        return self.show(f"{name}={version}" for name, version in found)
+    def _resolve(self, names: Sequence[str]) -> list[Package]:
+        # What was downloaded before is to be listed, too: look in an empty folder.
+        nowhere = f"Dir::Cache::archives={self.folder / 'empty'}"
+        text = self._apt([*INSTALL, "--print-uris", "-o", nowhere, *names])
+        found = re.findall(r"^'[^']*' ([^_ ]+)_([^_ ]+)_[^_ ]+\.deb ", text, re.MULTILINE)
+        return self.show(f"{name}={unquote(version)}" for name, version in found)
 
     def download(self, names: Sequence[str], plan: Sequence[Package], progress: Progress) -> None:
         """Download *plan*, made for *names*, into ``archives``."""
@@ -196,8 +200,13 @@ class AptRoot:
             path.unlink(missing_ok=True)
 
     def _pretend(self, packages: Iterable[Package]) -> None:
-        """Make apt believe that just *packages* are installed."""
+        """Make apt believe that just *packages* are installed, and are to stay as they are.
+
+        Without their dependencies they look to apt like other builds of the same
+        versions, which it would replace: hence the pins (apt_preferences(5)).
+        """
         stanzas = []
+        pins = []
         for package in packages:
             fields = {
                 "Package": package.name,
@@ -210,7 +219,9 @@ class AptRoot:
                 "Description": "present",
             }
             stanzas.append("".join(f"{key}: {value}\n" for key, value in fields.items() if value))
+            pins.append(f"Package: {package.name}\nPin: release a=now\nPin-Priority: 1001\n")
         self._status.write_text("\n".join(stanzas))
+        self._preferences.write_text("\n".join(pins))
 
     # --- running apt --------------------------------------------------------
 
@@ -280,7 +291,7 @@ def configuration(folder: Path, *, target: str | None = None) -> str:
         "Dir::Log": folder / "empty",
         "Dir::Etc::SourceList": folder / "sources.list",
         "Dir::Etc::SourceParts": folder / "empty",
-        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::Preferences": folder / "preferences",
         "Dir::Etc::PreferencesParts": folder / "empty",
         # The machine's default release may be none of ours, which apt refuses.
         "APT::Default-Release": target or "",
