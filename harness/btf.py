@@ -435,23 +435,26 @@ def strings_of(data: bytes) -> Callable[[int], str]:
     BTF.ext names files and source lines with it. It raises ``BtfError`` for an offset
     outside; bytes that are no UTF-8 come back as escapes.
     """
-    _, section = _sections(data)
-    return _reader(section)
+    return _Strings(_sections(data)[1]).__getitem__
 
 
-def _reader(section: bytes) -> Callable[[int], str]:
-    known: dict[int, str] = {}
+class _Strings(dict[int, str]):
+    """A string section by offset, which decodes each string once."""
 
-    def read(offset: int) -> str:
-        name = known.get(offset)
-        if name is None:
-            if offset >= len(section):
-                raise BtfError(f"string offset {offset} is beyond the string section")
-            text = section[offset : section.index(0, offset)]
-            name = known[offset] = text.decode("utf-8", "backslashreplace")
+    def __init__(self, section: bytes) -> None:
+        super().__init__()
+        self._section = section
+        self._budget = 16 * len(section) + 4096  # hostile strings share one long tail
+
+    def __missing__(self, offset: int) -> str:
+        if offset >= len(self._section):
+            raise BtfError(f"string offset {offset} is beyond the string section")
+        text = self._section[offset : self._section.index(0, offset)]
+        self._budget -= len(text)
+        if self._budget < 0:
+            raise BtfError("strings overlap")
+        name = self[offset] = text.decode("utf-8", "backslashreplace")
         return name
-
-    return read
 
 
 def _sections(data: bytes) -> tuple[bytes, bytes]:
@@ -486,7 +489,7 @@ def parse(data: bytes) -> Btf:
     question: ``btf_check.validate``.
     """
     section, strings = _sections(data)
-    read = _reader(strings)
+    read = _Strings(strings).__getitem__
     types: list[BtfType] = [Void()]
     stray: list[tuple[int, int, int]] = []
     offset, end = 0, len(section)

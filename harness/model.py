@@ -35,6 +35,8 @@ class MapDef:
     readonly: bool = False  # .rodata: frozen, the program may not write (BPF_F_RDONLY_PROG)
     key_type: int = 0  # BTF type ids, 0: none
     value_type: int = 0
+    extra: int = 0  # map_extra: hash functions of a bloom filter, address of an arena
+    inner: MapDef | None = None  # what a map of maps holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +175,9 @@ class Image:
 Vector = bytes  # the bytes of the context the entry program reads its arguments from
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen ones take three times as long to make
 class Returned:
-    """The program ended with ``exit``."""
+    """The program ended with ``exit``; never changed, though made without the guard."""
 
     r0: int  # unsigned 64-bit
     ctx: bytes  # the context afterwards

@@ -1,1 +1,6 @@
 """From object bytes to linked programs."""
+
+from harness.load.errors import LoadError
+from harness.load.objects import Object, Refused, load_object
+
+__all__ = ["LoadError", "Object", "Refused", "load_object"]
