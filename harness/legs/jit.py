@@ -1,0 +1,591 @@
+"""The ``jit`` leg: our x86-64 image, run by unicorn on a batch of contexts at a time.
+
+One emulator serves every program of the process. Contexts lie side by side in emulated
+memory, each between two gaps of a known pattern; a small loop there (``_loop``) restores
+the program's writable data, calls the entry on each context, keeps its result and counts.
+A fault stops the emulator; the count names the vector, and the loop goes on at the next.
+
+All memory the host looks at is mapped from the host's own, so that nothing is copied
+through unicorn. Guard pages, which nothing is mapped to, lie around the stack.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import unicorn as uc
+from unicorn import x86_const as x86
+
+from harness.interp import (
+    ARRAY_MAP,
+    HELPERS,
+    Helper,
+    Map,
+    NotModelledError,
+    TrapError,
+)
+from harness.jit.linker import link
+from harness.jit.x86_64 import compile as compile_program
+from harness.jit.x86_encoder import (
+    INT3,
+    LEAVE,
+    NE,
+    R8,
+    R9,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RET,
+    RSI,
+    RSP,
+    ADD_ri8,
+    ADD_rr,
+    B,
+    CMP_rr,
+    JCC_i32,
+    MOV32_ri32,
+    MOV_mr,
+    MOV_ri64,
+    MOV_rm,
+    MOV_rr,
+    PUSH_r,
+    SUB_ri8,
+)
+from harness.model import (
+    HarnessError,
+    Image,
+    MapDef,
+    Outcome,
+    OutOfFuel,
+    Program,
+    Relocation,
+    Returned,
+    Runner,
+    Trapped,
+    Unknown,
+    Vector,
+)
+
+PATIENCE = (
+    0.5  # seconds one vector may run before its batch is interrupted; twice, it is out of fuel
+)
+MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
+
+# fmt: off
+# Emulated memory: start, size in bytes. Everything between is unmapped.
+CODE     = 0x1000_0000, 32 << 20  # the image
+LOOP     = 0x1800_0000, 1 << 16   # the batch loop, stubs of helpers
+STATE    = 0x2000_0000, 1 << 12   # what the loop works on
+CONTEXTS = 0x2100_0000, 2 << 20
+RESULTS  = 0x2200_0000, 1 << 18
+STACK    = 0x2300_0000, 1 << 17
+DATA     = 0x2400_0000, 4 << 20   # maps that the program may write
+PRISTINE = 0x2500_0000, 4 << 20   # the same, as every vector finds them
+RODATA   = 0x2600_0000, 4 << 20   # maps that it may only read
+HEAP     = 0x2700_0000, 4 << 20   # values of map elements that helpers make
+HANDLES  = 0x2800_0000, 1 << 20   # addresses of maps themselves; never mapped
+
+# Cells of the state, 8 bytes each
+INDEX, COUNT, CONTEXT, STRIDE, RESULT, ENTRY, RESTORE, TARGET = range(0, 64, 8)
+# fmt: on
+
+GAP = 64  # bytes between two contexts
+FILL = 0xC5  # what they hold
+KEPT = 0x5AFE_5AFE_5AFE_5AFE  # what registers that a call keeps hold before it
+KEPT_REGISTERS = RBX, RBP, R12, R13, R14, R15
+STUBS = LOOP[0] + (LOOP[1] >> 1)  # the helpers' stubs, in order of first use
+STUB_SIZE = 8
+MAX_STUBS = (LOOP[1] >> 1) // STUB_SIZE
+HANDLE_SIZE = 256  # bytes between two maps' handles
+ARGUMENT_REGISTERS = RDI, RSI, RDX, RCX, R8, R9  # System V, in order
+MAX_NATIVE_ARGS = 12
+_HELPER_ARGUMENTS = (
+    x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RCX,
+    x86.UC_X86_REG_R8,
+)  # fmt: skip
+
+NOP = b"\x90"  # 90: where the emulator stops
+_CALL_RAX = b"\xff\xd0"  # FF /2
+_REP_MOVSQ = b"\xf3\x48\xa5"  # F3 REX.W A5
+_SYSCALL = b"\x0f\x05"  # 0F 05: here a call of the host
+
+
+def _loop() -> tuple[bytes, int, int]:
+    """Return the batch loop's code, and the offsets of its end and of its trampoline.
+
+    The loop keeps nothing in registers: a wrong image may spoil any of them. A call that
+    does not keep what System V says it keeps ends in the ``int3`` behind the end.
+    """
+    top_of_stack = STACK[0] + STACK[1] - 64
+    before = (
+        MOV_ri64(RBX, STATE[0]),
+        MOV_rm(RCX, RBX, RESTORE),
+        MOV_ri64(RSI, PRISTINE[0]),
+        MOV_ri64(RDI, DATA[0]),
+        _REP_MOVSQ,
+        MOV_rm(RDI, RBX, CONTEXT),
+        MOV_rm(RAX, RBX, ENTRY),
+        MOV_ri64(RSP, top_of_stack),
+        *(MOV_ri64(register, KEPT) for register in KEPT_REGISTERS),
+        _CALL_RAX,
+        MOV_ri64(RCX, KEPT),
+    )
+    after = (
+        MOV_ri64(RBX, STATE[0]),
+        MOV_rm(RDX, RBX, RESULT),
+        MOV_mr(RDX, 0, RAX),
+        ADD_ri8(RDX, 8),
+        MOV_mr(RBX, RESULT, RDX),
+        MOV_rm(RDX, RBX, CONTEXT),
+        MOV_rm(RCX, RBX, STRIDE),
+        ADD_rr(RDX, RCX),
+        MOV_mr(RBX, CONTEXT, RDX),
+        MOV_rm(RDX, RBX, INDEX),
+        ADD_ri8(RDX, 1),
+        MOV_mr(RBX, INDEX, RDX),
+        MOV_rm(RCX, RBX, COUNT),
+        CMP_rr(RDX, RCX),
+    )
+    checks = [CMP_rr(register, RCX) for register in KEPT_REGISTERS]
+    checks.append(MOV_ri64(RCX, top_of_stack) + CMP_rr(RSP, RCX))
+    jump = len(JCC_i32(NE, 0))
+    body = b"".join(before)
+    tail = b"".join(after)
+    rest = sum(len(check) + jump for check in checks)
+    end = len(body) + rest + len(tail) + jump
+    for check in checks:
+        body += check
+        body += JCC_i32(NE, end + len(NOP) - len(body) - jump)
+    body += tail
+    body += JCC_i32(B, -len(body) - jump)
+    body += NOP + INT3
+    return body + _trampoline(), end, len(body)
+
+
+def _trampoline() -> bytes:
+    """Return code that calls TARGET with the twelve values the context holds, System V."""
+    on_stack = MAX_NATIVE_ARGS - len(ARGUMENT_REGISTERS)
+    code = PUSH_r(RBP) + MOV_rr(RBP, RSP) + SUB_ri8(RSP, 8 * on_stack) + MOV_rr(RAX, RDI)
+    for index in range(on_stack):
+        code += MOV_rm(RCX, RAX, 8 * (len(ARGUMENT_REGISTERS) + index))
+        code += MOV_mr(RSP, 8 * index, RCX)
+    for index, register in enumerate(ARGUMENT_REGISTERS):
+        code += MOV_rm(register, RAX, 8 * index)
+    code += MOV_ri64(RAX, STATE[0]) + MOV_rm(RAX, RAX, TARGET) + _CALL_RAX
+    return code + LEAVE + RET
+
+
+class _Emulator:
+    """The one unicorn instance, its memory, and the runner whose image is in it."""
+
+    def __init__(self) -> None:
+        self.engine = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_HASWELL)
+        read, write, execute = uc.UC_PROT_READ, uc.UC_PROT_WRITE, uc.UC_PROT_EXEC
+        self.code = self._map(CODE, read | execute)
+        self.loop = self._map(LOOP, read | execute)
+        self.state = self._map(STATE, read | write)
+        self.contexts = self._map(CONTEXTS, read | write)
+        self.results = self._map(RESULTS, read | write)
+        self.stack = self._map(STACK, read | write)
+        self.data = self._map(DATA, read | write)
+        self.pristine = self._map(PRISTINE, read)
+        self.rodata = self._map(RODATA, read)
+        self.heap = self._map(HEAP, read | write)
+        self.areas = (  # what a helper may read, and whether it may write it
+            (CONTEXTS, self.contexts, True),
+            (STACK, self.stack, True),
+            (DATA, self.data, True),
+            (HEAP, self.heap, True),
+            (RODATA, self.rodata, False),
+        )
+        code, end, trampoline = _loop()
+        self.loop[: len(code)] = code
+        stubs = (MOV32_ri32(RAX, n) + _SYSCALL + RET for n in range(MAX_STUBS))
+        self.loop[STUBS - LOOP[0] :] = b"".join(stubs)
+        self.end = LOOP[0] + end
+        self.trampoline = LOOP[0] + trampoline
+        self.loaded: JitRunner | None = None
+        self.stopped: Outcome | None = None  # why the emulator stopped before the end
+        self.engine.hook_add(uc.UC_HOOK_MEM_INVALID, self._on_invalid)
+        self.engine.hook_add(uc.UC_HOOK_INTR, self._on_interrupt)
+        self.engine.hook_add(uc.UC_HOOK_INSN, self._on_call, None, 1, 0, x86.UC_X86_INS_SYSCALL)
+        # An exception unicorn reports stays pending in its registers, and changes what
+        # the next one does: start from these every time.
+        self.clean = self.engine.context_save()
+
+    def _map(self, area: tuple[int, int], permissions: int) -> memoryview:
+        """Map host memory at *area* and return it."""
+        memory = mmap.mmap(-1, area[1])
+        pointer = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self.engine.mem_map_ptr(*area, permissions, pointer)
+        return memoryview(memory)
+
+    def cell(self, name: int) -> int:
+        """Return the state's cell at offset *name*."""
+        return int.from_bytes(self.state[name : name + 8], "little")
+
+    def set_cell(self, name: int, value: int) -> None:
+        """Set the state's cell at offset *name*."""
+        self.state[name : name + 8] = value.to_bytes(8, "little")
+
+    def load(self, runner: JitRunner) -> None:
+        """Put *runner*'s image and data in place, unless they are there."""
+        if self.loaded is runner:
+            return
+        old = 0 if self.loaded is None else len(self.loaded.linked.code)
+        self.code[: len(runner.linked.code)] = runner.linked.code
+        self.rodata[: len(runner.rodata)] = runner.rodata
+        self.pristine[: len(runner.data)] = runner.data
+        self.set_cell(RESTORE, len(runner.data) // 8)
+        # unicorn does not see what the host writes to code it has translated
+        self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(runner.linked.code)))
+        self.loaded = runner
+
+    def go(self, first: int, count: int, stride: int, patience: float) -> Outcome | None:
+        """Run vectors *first* to *count*; the first that does not return ends it.
+
+        Return what that one did, and leave its number in INDEX; None: all returned.
+        """
+        self.set_cell(INDEX, first)
+        self.set_cell(COUNT, count)
+        self.set_cell(STRIDE, stride)
+        self.set_cell(CONTEXT, CONTEXTS[0] + GAP + first * stride)
+        self.set_cell(RESULT, RESULTS[0] + 8 * first)
+        self.engine.context_restore(self.clean)
+        self.stopped = None
+        address = LOOP[0]
+        while True:
+            index = self.cell(INDEX)
+            try:
+                self.engine.emu_start(address, self.end, timeout=int(patience * 1e6))
+            except uc.UcError as error:
+                return self.stopped or Trapped("instruction", f"{self.where()}: {error}")
+            if self.stopped is not None:
+                return self.stopped
+            address = self.engine.reg_read(x86.UC_X86_REG_RIP)
+            if address == self.end:
+                return None
+            if not self.engine.query(uc.UC_QUERY_TIMEOUT):
+                return Trapped("instruction", f"{self.where()}: the processor halted")
+            if self.cell(INDEX) == index:
+                return OutOfFuel()
+
+    def where(self) -> str:
+        """Return the place in the image the processor is at, for people."""
+        address = self.engine.reg_read(x86.UC_X86_REG_RIP)
+        place = self.loaded.linked.where(address) if self.loaded is not None else None
+        if place is None:
+            return f"{address:#x}"
+        name, slot = place
+        return f"{name}, {'prologue' if slot is None else f'slot {slot}'}, {address:#x}"
+
+    def _on_invalid(
+        self, _engine: Any, access: int, address: int, size: int, _value: int, _data: Any
+    ) -> bool:
+        """Note a bad access; unicorn then stops with an error."""
+        if access in (uc.UC_MEM_FETCH_UNMAPPED, uc.UC_MEM_FETCH_PROT):
+            self.stopped = Trapped("call", f"no code at {address:#x}")
+        elif HANDLES[0] <= address < HANDLES[0] + HANDLES[1]:
+            self.stopped = Unknown("reading a map's own fields is not modelled")
+        else:
+            self.stopped = Trapped("access", f"{self.where()}: {size} bytes at {address:#x}")
+        return False
+
+    def _on_interrupt(self, engine: Any, number: int, _data: Any) -> None:
+        """Stop at an exception: 0 is a divide error, 3 a breakpoint (SDM, volume 3, 6.3.1)."""
+        if engine.reg_read(x86.UC_X86_REG_RIP) == self.end + len(NOP + INT3):
+            self.stopped = Trapped("call", "a register that calls keep was not kept")
+        elif number == 0:
+            self.stopped = Trapped("divide", self.where())
+        else:
+            self.stopped = Trapped("instruction", f"{self.where()}: exception {number}")
+        engine.emu_stop()
+
+    def _on_call(self, engine: Any, _data: Any) -> None:
+        """Do what a stub stands for: a helper of the loaded runner."""
+        if self.loaded is None:
+            raise HarnessError("a stub was called without an image")
+        arguments = [engine.reg_read(register) for register in _HELPER_ARGUMENTS]
+        number = engine.reg_read(x86.UC_X86_REG_RAX)
+        try:
+            result = self.loaded.call_helper(number, self.cell(INDEX), arguments)
+        except TrapError as trap:
+            kind, detail = trap.args
+            self.stopped = Trapped(kind, detail)
+            engine.emu_stop()
+        except NotModelledError as why:
+            self.stopped = Unknown(str(why))
+            engine.emu_stop()
+        else:
+            engine.reg_write(x86.UC_X86_REG_RAX, result & (1 << 64) - 1)
+
+
+@cache
+def _emulator() -> _Emulator:
+    return _Emulator()
+
+
+class _Host:
+    """What a helper sees of the emulator while it runs one vector; a ``Host``."""
+
+    def __init__(self, emulator: _Emulator, vector: bytes, maps: list[Map]) -> None:
+        self.vector = vector
+        self._emulator = emulator
+        self._maps = maps
+        self._top = 0  # of the heap, bytes
+
+    def _find(self, address: int, size: int, writing: bool) -> memoryview:
+        for (start, length), memory, writable in self._emulator.areas:
+            if start <= address and address + size <= start + length and writing <= writable:
+                return memory[address - start : address - start + size]
+        raise TrapError("access", f"a helper's {size} bytes at {address:#x}")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*."""
+        return bytes(self._find(address, size, writing=False))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write *data* at *address*."""
+        self._find(address, len(data), writing=True)[:] = data
+
+    def allocate(self, data: bytes, writable: bool = True) -> int:
+        """Return the address of fresh memory that holds *data*."""
+        if not writable:
+            raise NotModelledError("read-only maps of several elements are not modelled")
+        address = HEAP[0] + self._top
+        self._top += _aligned(len(data), GAP) + GAP
+        if self._top > HEAP[1]:
+            raise NotModelledError(f"map elements of more than {HEAP[1]} bytes are not modelled")
+        self.write(address, data)
+        return address
+
+    def map_at(self, handle: int) -> Map:
+        """Return the map *handle* points to."""
+        index, rest = divmod(handle - HANDLES[0], HANDLE_SIZE)
+        if rest or not 0 <= index < len(self._maps):
+            raise TrapError("call", f"{handle:#x} points to no map")
+        return self._maps[index]
+
+
+def _placed(definition: MapDef) -> bool:
+    """Say whether the image may hold the address of the map's value."""
+    return definition.type == ARRAY_MAP and definition.max_entries == 1
+
+
+def _aligned(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+class JitRunner:
+    """An image in place, ready for vectors."""
+
+    def __init__(self, image: Image, maps: Sequence[MapDef], helpers: Mapping[int, Helper]) -> None:
+        """Link *image*; raises ``NotModelledError`` for what does not fit."""
+        self._emulator = _emulator()
+        self._maps = maps
+        self._helpers = helpers
+        self._calls: list[tuple[str, str]] = []  # what each stub stands for: kind, target
+        self._places: dict[str, int] = {}  # address of each map's first value
+        self.data = self._place(DATA, [m for m in maps if _placed(m) and not m.readonly])
+        self.rodata = self._place(RODATA, [m for m in maps if _placed(m) and m.readonly])
+        self.linked = link(image, CODE[0], self._resolve)
+        if len(self.linked.code) > CODE[1]:
+            raise NotModelledError(f"an image of {len(self.linked.code)} bytes is not modelled")
+        self._vectors: Sequence[Vector] = ()  # of the chunk that runs
+        self._host: _Host | None = None
+        self._host_index = -1  # vector the host is for
+        self._patience = PATIENCE
+
+    def _place(self, area: tuple[int, int], maps: Sequence[MapDef]) -> bytes:
+        """Give each of *maps* an address in *area*, and return what is to lie there."""
+        content = b""
+        for definition in maps:
+            self._places[definition.name] = area[0] + len(content)
+            value = (definition.data or b"").ljust(definition.value_size, b"\0")
+            content += value.ljust(_aligned(len(value), GAP) + GAP, bytes([FILL]))
+        if len(content) > area[1]:
+            raise NotModelledError(f"{len(content)} bytes of global data are not modelled")
+        return content
+
+    def _resolve(self, relocation: Relocation) -> int:
+        """Return the address of a relocation's target (``jit.link``)."""
+        match relocation.kind:
+            case "helper" | "kfunc":
+                call = relocation.kind, relocation.target
+                if call not in self._calls:
+                    self._calls.append(call)
+                if len(self._calls) > MAX_STUBS:
+                    raise NotModelledError(f"more than {MAX_STUBS} functions of the kernel")
+                return STUBS + STUB_SIZE * self._calls.index(call)
+            case "data" if relocation.target in self._places:
+                return self._places[relocation.target]
+            case "map":
+                for index, definition in enumerate(self._maps):
+                    if definition.name == relocation.target:
+                        return HANDLES[0] + HANDLE_SIZE * index
+        raise NotModelledError(f"{relocation.kind} {relocation.target} is not modelled")
+
+    def call_helper(self, number: int, index: int, arguments: Sequence[int]) -> int:
+        """Return what the helper behind stub *number* returns, in vector *index*."""
+        kind, target = self._calls[number]
+        helper = self._helpers.get(int(target)) if kind == "helper" else None
+        if helper is None:
+            raise NotModelledError(f"{kind} {target} is not modelled")
+        if self._host is None or self._host_index != index:
+            maps = [Map(definition) for definition in self._maps]
+            for place in maps:
+                if place.definition.name in self._places:
+                    key = bytes(place.definition.key_size)
+                    place.entries[key] = self._places[place.definition.name]
+            self._host = _Host(self._emulator, self._vectors[index], maps)
+            self._host_index = index
+        r1, r2, r3, r4, r5 = arguments
+        return helper(self._host, r1, r2, r3, r4, r5)
+
+    def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+        """Return one outcome for each of *vectors*, in order."""
+        self._emulator.set_cell(ENTRY, self.linked.entry)
+        return self._run(vectors)
+
+    def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> list[Outcome]:
+        """Call the function *symbol* with each of *arguments*, up to twelve values, System V.
+
+        Returns an outcome for each; contexts in them are the arguments as they were read.
+        """
+        self._emulator.set_cell(ENTRY, self._emulator.trampoline)
+        self._emulator.set_cell(TARGET, self.linked.symbols[symbol])
+        mask = (1 << 64) - 1
+        padded = ([value & mask for value in row] for row in arguments)
+        return self._run(
+            [struct.pack("<12Q", *row, *[0] * (MAX_NATIVE_ARGS - len(row))) for row in padded]
+        )
+
+    def _run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+        self._emulator.load(self)
+        length = max(map(len, vectors), default=0)
+        stride = _aligned(length, 8) + GAP
+        chunk = min((CONTEXTS[1] - GAP) // stride, RESULTS[1] // 8)
+        if chunk == 0:
+            return [Unknown(f"contexts of {length} bytes are not modelled")] * len(vectors)
+        outcomes: list[Outcome] = []
+        out_of_fuel = 0
+        for start in range(0, len(vectors), chunk):
+            part = vectors[start : start + chunk]
+            outcomes += self._run_chunk(part, length, stride, MAX_OUT_OF_FUEL - out_of_fuel)
+            out_of_fuel = sum(isinstance(outcome, OutOfFuel) for outcome in outcomes)
+        return outcomes
+
+    def _run_chunk(
+        self, vectors: Sequence[Vector], length: int, stride: int, fuel: int
+    ) -> list[Outcome]:
+        """Run as many vectors as fit at once; each context gets *stride* bytes.
+
+        After *fuel* vectors that do not end the rest is not tried.
+        """
+        emulator, count = self._emulator, len(vectors)
+        self._vectors, self._host = vectors, None
+        contexts = emulator.contexts[GAP : GAP + count * stride]
+        emulator.contexts[:GAP] = bytes([FILL]) * GAP
+        fill = bytes([FILL])
+        alike = set(map(len, vectors)) == {length}
+        if alike:
+            gap = fill * (stride - length)
+            contexts[:] = gap.join(vectors) + gap
+        else:
+            contexts[:] = b"".join([vector.ljust(stride, fill) for vector in vectors])
+        odd: dict[int, Outcome] = {}  # the vectors that did not return
+        index = 0
+        while index < count:
+            if fuel == 0:
+                why = f"not tried: {MAX_OUT_OF_FUEL} vectors before it ran out of fuel"
+                odd.update(dict.fromkeys(range(index, count), Unknown(why)))
+                break
+            outcome = emulator.go(index, count, stride, self._patience)
+            if outcome is None:
+                break
+            index = emulator.cell(INDEX)
+            odd[index] = outcome
+            index += 1
+            if isinstance(outcome, OutOfFuel):
+                self._patience = PATIENCE / 5
+                fuel -= 1
+        memory = bytes(emulator.contexts[: GAP + count * stride])
+        results = struct.unpack(f"<{count}Q", emulator.results[: 8 * count])
+        for index in _beside_broken_gaps(memory, vectors, length, stride) - odd.keys():
+            if count == 1:
+                odd[index] = Trapped("access", "wrote beside the context")
+            else:
+                odd[index] = self._run_chunk([vectors[index]], length, stride, 1)[0]
+        after = struct.iter_unpack(f"{length}s{stride - length}x", memory[GAP:])
+        returned = list(map(Returned, results, (ctx for (ctx,) in after)))
+        if alike and not odd:
+            return list(returned)
+        return [
+            odd.get(index, Returned(outcome.r0, outcome.ctx[: len(vector)]))
+            for index, (vector, outcome) in enumerate(zip(vectors, returned, strict=True))
+        ]
+
+
+def _beside_broken_gaps(
+    memory: bytes, vectors: Sequence[Vector], length: int, stride: int
+) -> set[int]:
+    """Return the numbers of the vectors beside a gap that no longer holds FILL."""
+    count, fill = len(vectors), bytes([FILL])
+    body = memory[GAP:]
+    words = memoryview(body).cast("Q")
+    first = _aligned(length, 8)  # bytes from here on lie in gaps, whatever the vector
+    intact = (
+        memory[:GAP] == fill * GAP
+        and set(map(len, vectors)) == {length}
+        and all(body[at::stride] == fill * count for at in range(length, first))
+        and all(
+            words[at :: stride // 8].tobytes() == fill * 8 * count
+            for at in range(first // 8, stride // 8)
+        )
+    )
+    beside: set[int] = set()
+    if intact:
+        return beside
+    if memory[:GAP] != fill * GAP:
+        beside.add(0)
+    for index, vector in enumerate(vectors):
+        gap = body[index * stride + len(vector) : (index + 1) * stride]
+        if gap != fill * len(gap):
+            beside |= {index, min(index + 1, count - 1)}
+    return beside
+
+
+class JitLeg:
+    """Our x86-64 JIT under unicorn; takes programs after the verifier's fix-ups."""
+
+    name = "jit"
+
+    def __init__(self, helpers: Mapping[int, Helper] = HELPERS) -> None:
+        self._helpers = helpers
+
+    def prepare(self, program: Program) -> Runner | Unknown:
+        """Compile and link *program*; Unknown for what the JIT or this leg does not model."""
+        image = compile_program(program)
+        if isinstance(image, Unknown):
+            return image
+        return self.prepare_image(image, program.maps)
+
+    def prepare_image(self, image: Image, maps: Sequence[MapDef] = ()) -> JitRunner | Unknown:
+        """Return a runner of an image that was made elsewhere, for a program with *maps*."""
+        try:
+            return JitRunner(image, maps, self._helpers)
+        except NotModelledError as why:
+            return Unknown(str(why))
