@@ -392,10 +392,10 @@ def _divide(op: str, wide: bool, dst: int, src: int | None, imm: int) -> bytes:
 def _endian(op: str, bits: int, dst: int) -> bytes:
     if op == "le":
         if bits == 16:
-            return x.MOVZX16_rr(dst, dst)
+            return x.MOV32ZX16_rr(dst, dst)
         return x.MOV32_rr(dst, dst) if bits == 32 else b""
     if bits == 16:
-        return x.ROR16_ri8(dst, 8) + x.MOVZX16_rr(dst, dst)
+        return x.ROR16_ri8(dst, 8) + x.MOV32ZX16_rr(dst, dst)
     return (x.BSWAP32_r if bits == 32 else x.BSWAP_r)(dst)
 
 
