@@ -173,99 +173,103 @@ def const(value: int) -> Scalar:
     return Scalar(value, 0, value, 0, value & M32, 0)
 
 
-# Synchronisation: what each part says of the others
+# Synchronisation: what each part says of the others. It runs several times for each
+# instruction, hence on plain integers, with the common cases of ``cnum`` written out.
+
+Parts = tuple[int, int, int, int, int, int]  # the fields of a Scalar, perhaps not synchronised
 
 
-def _known(value: int) -> Scalar:
-    """Return the constant; *value* is unsigned (``___mark_reg_known``)."""
-    return _new(Scalar, (value, 0, value, 0, value & M32, 0))
-
-
-def _from_tnum(value: int, mask: int, full: int) -> Cnum:
-    """Return the range of a tnum of the ring's width (``cnum64_from_tnum``)."""
-    sign = (full >> 1) + 1
-    if mask & sign:
-        return cnum.from_srange(value | sign, value | mask & ~sign, full)
-    return value, mask
-
-
-def _update32(scalar: Scalar) -> Scalar:
+def _update32(parts: Parts) -> Parts:
     """Tighten the 32-bit range by the bits (``__update_reg32_bounds``)."""
-    value, mask, base, size, base32, size32 = scalar
+    value, mask, base, size, base32, size32 = parts
     mask32 = mask & M32
-    base32, size32 = cnum.intersect((base32, size32), _from_tnum(value & M32, mask32, M32), M32)
-    return _new(Scalar, (value, mask, base, size, base32, size32))
+    if mask32 == M32 and size32 != M32:
+        return parts
+    # Members of a tnum span its mask, from the lowest, signed if the sign is not known.
+    low = 0 if mask32 == M32 else value & M32 | mask32 & S32
+    if (base32 - low & M32) + size32 > mask32 or size32 == M32:
+        base32, size32 = cnum.intersect((base32, size32), (low, mask32), M32)
+    return value, mask, base, size, base32, size32
 
 
-def _update(scalar: Scalar) -> Scalar:
-    """Tighten the ranges by the bits (``__update_reg_bounds``)."""
-    value, mask, base, size, base32, size32 = scalar
-    low_mask = mask & M32
-    if low_mask != M32 or size32 == M32:
-        base32, size32 = cnum.intersect(
-            (base32, size32), _from_tnum(value & M32, low_mask, M32), M32
-        )
+def _update(parts: Parts) -> Parts:
+    """Tighten both ranges by the bits (``__update_reg_bounds``)."""
+    value, mask, base, size, base32, size32 = parts
+    mask32 = mask & M32
+    if mask32 != M32 or size32 == M32:
+        low = 0 if mask32 == M32 else value & M32 | mask32 & S32
+        if (base32 - low & M32) + size32 > mask32 or size32 == M32:
+            base32, size32 = cnum.intersect((base32, size32), (low, mask32), M32)
     if mask != M64 or size == M64:
-        base, size = cnum.intersect((base, size), _from_tnum(value, mask, M64), M64)
+        low = 0 if mask == M64 else value | mask & S64
+        if (base - low & M64) + size > mask or size == M64:
+            base, size = cnum.intersect((base, size), (low, mask), M64)
 
     # Where bits and unsigned range have one value in common, that is it.
-    if size > M64 - base:
+    umin = base
+    umax = base + size
+    if umax > M64:
         umin, umax = 0, M64
-    else:
-        umin, umax = base, base + size
-    following = tnum.step((value, mask), umin)
+    high = value | mask
     if umin & ~mask == value:
+        # The next member is above umin, by the lowest unknown bit if umin is the first.
+        following = value | mask & -mask if umin == value else tnum.step((value, mask), umin)
         if following > umax:
-            return _known(umin)
-    elif following == value | mask or (
-        following <= umax and tnum.step((value, mask), following) > umax
-    ):
-        return _known(following)
-    return _new(Scalar, (value, mask, base, size, base32, size32))
+            return umin, 0, umin, 0, umin & M32, 0
+    else:
+        following = tnum.step((value, mask), umin)
+        if following == high or (following <= umax and tnum.step((value, mask), following) > umax):
+            return following, 0, following, 0, following & M32, 0
+    return value, mask, base, size, base32, size32
 
 
-def _deduce(scalar: Scalar) -> Scalar:
-    """Tighten the 32-bit range by the 64-bit one and back (``__reg_deduce_bounds``)."""
-    value, mask, base, size, base32, size32 = scalar
-    if size < M32 or size32 == M32 or size == M64:
+def _deduce(base: int, size: int, base32: int, size32: int) -> tuple[int, int, int, int]:
+    """Tighten the 32-bit range by the 64-bit one, and back (``__reg_deduce_bounds``)."""
+    if size < M32:
+        if (base32 - base & M32) + size32 > size or size32 == M32:
+            base32, size32 = cnum.intersect((base32, size32), (base & M32, size), M32)
+    elif size32 == M32 or size == M64:
         base32, size32 = cnum.intersect((base32, size32), cnum.low_half((base, size)), M32)
-    base, size = cnum.narrow((base, size), (base32, size32))
-    return _new(Scalar, (value, mask, base, size, base32, size32))
+    if size32 != M32 or base32 == M32:
+        base, size = cnum.narrow((base, size), (base32, size32))
+    return base, size, base32, size32
 
 
-def _offset(scalar: Scalar) -> Scalar:
-    """Tighten the bits by the unsigned ranges (``__reg_bound_offset``)."""
-    value, mask, base, size, base32, size32 = scalar
-    if size <= M64 - base:
-        bits = (base ^ base + size).bit_length()
-        if bits < 64:
-            above = M64 ^ (1 << bits) - 1  # the bits equal in minimum and maximum
+def sync(parts: Parts) -> Scalar:
+    """Let the bits and both ranges tighten each other (``reg_bounds_sync``).
+
+    Takes a Scalar or its fields. As the kernel's, it is not a fixed point: another turn
+    may tighten more, so it must run where the kernel runs it and nowhere else.
+    """
+    _, _, base, size, base32, size32 = parts
+    if (base32 == M32 and size32 == M32) or (base == M64 and size == M64):
+        return _new(Scalar, parts)
+    updated = value, mask, base, size, base32, size32 = _update(parts)
+    if mask or size or size32:
+        rings = base, size, base32, size32
+        deduced = _deduce(base, size, base32, size32)
+        if deduced != rings:
+            deduced = _deduce(*deduced)
+        base, size, base32, size32 = deduced
+        # Bits equal in the unsigned minimum and maximum (``__reg_bound_offset``)
+        if size <= M64 - base:
+            above = M64 ^ (1 << (base ^ base + size).bit_length()) - 1
             mask &= ~above
             value = (value | base & above) & ~mask
-    if size32 <= M32 - base32:
-        bits = (base32 ^ base32 + size32).bit_length()
-        above = M32 ^ (1 << bits) - 1
-        mask &= ~above
-        value = (value | base32 & above) & ~mask
-    return _new(Scalar, (value, mask, base, size, base32, size32))
+        if size32 <= M32 - base32:
+            above = M32 ^ (1 << (base32 ^ base32 + size32).bit_length()) - 1
+            mask &= ~above
+            value = (value | base32 & above) & ~mask
+        bounded = value, mask, base, size, base32, size32
+        if bounded != updated:
+            updated = _update(bounded)
+    return _new(Scalar, updated)
 
 
-def sync(scalar: Scalar) -> Scalar:
-    """Let the bits and both ranges tighten each other (``reg_bounds_sync``)."""
-    if scalar.is_empty:
-        return scalar
-    updated = _update(scalar)
-    deduced = _deduce(updated)
-    if deduced != updated:
-        deduced = _deduce(deduced)
-    bounded = _offset(deduced)
-    return bounded if bounded == updated else _update(bounded)
-
-
-def violation(scalar: Scalar) -> str | None:
-    """Name the invariant that *scalar* breaks, if any (``reg_bounds_sanity_check``)."""
-    value, mask, base, size, base32, size32 = scalar
-    if scalar.is_empty:
+def violation(parts: Parts) -> str | None:
+    """Name the invariant that *parts* break, if any (``reg_bounds_sanity_check``)."""
+    value, mask, base, size, base32, size32 = parts
+    if (base32 == M32 and size32 == M32) or (base == M64 and size == M64):
         return "range bounds violation"
     if not mask and (size or base != value):
         return "const tnum out of sync with range bounds"
@@ -284,16 +288,18 @@ def _sane(scalar: Scalar) -> Scalar:
     return scalar if violation(scalar) is None else forget_ranges(scalar)
 
 
-def _zero_extend(scalar: Scalar) -> Scalar:
-    """Let the low half be the whole (``zext_32_to_64``); not synchronised."""
-    value, mask, _, _, base32, size32 = scalar
-    low, size = (0, M32) if size32 > M32 - base32 else (base32, size32)
-    return _new(Scalar, (value & M32, mask & M32, low, size, base32, size32))
+def _zero_extend(parts: Parts) -> Parts:
+    """Let the low half be the whole (``zext_32_to_64``)."""
+    value, mask, _, _, base32, size32 = parts
+    if size32 > M32 - base32:
+        return value & M32, mask & M32, 0, M32, base32, size32
+    return value & M32, mask & M32, base32, size32, base32, size32
 
 
 # Moves, loads and byte order
 
 
+@lru_cache(maxsize=1 << 12)
 def mov32(src: Scalar) -> Scalar:
     """Return the low half of *src*, zero-extended (``check_alu_op``, 32-bit mov)."""
     return sync(_zero_extend(src))
@@ -315,7 +321,7 @@ def truncate(scalar: Scalar, size: int) -> Scalar:
     else:
         r64 = 0, keep
     r32 = cnum.UNBOUNDED32 if size < 4 else scalar.r32
-    return sync(Scalar(scalar.value & keep, scalar.mask & keep, *r64, *r32))
+    return sync((scalar.value & keep, scalar.mask & keep, *r64, *r32))
 
 
 def _signed(value: int, bits: int) -> int:
@@ -333,10 +339,7 @@ def sext(scalar: Scalar, bits: int, to: int = 64) -> Scalar:
     full = M64 if to == 64 else M32
     if scalar.is_const:
         value = _signed(scalar.value, bits)
-        if to == 64:
-            return const(value)
-        r32 = cnum.from_srange(value, value, M32)
-        return sync(_zero_extend(Scalar(value & M64, 0, *scalar.r64, *r32)))
+        return const(value if to == 64 else value & M32)
     ring = scalar.r64 if to == 64 else scalar.r32
     lowest, highest = cnum.smin(ring, full), cnum.smax(ring, full)
     var_off = Tnum(0, full)
@@ -349,7 +352,7 @@ def sext(scalar: Scalar, bits: int, to: int = 64) -> Scalar:
     r32 = cnum.from_srange(low, high, M32)
     if to == 64:
         return Scalar(*var_off, *cnum.from_srange(low, high, M64), *r32)
-    return sync(_zero_extend(Scalar(*var_off, *scalar.r64, *r32)))
+    return sync(_zero_extend((*var_off, *scalar.r64, *r32)))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -368,79 +371,119 @@ _LOADS = {
 }
 
 
-# Arithmetic. Each function takes whole registers and returns the result before
+# Arithmetic. Each function takes whole registers and returns the parts of the result before
 # synchronisation. Those without *bits* compute both ranges, whatever the width.
 
 
-def _add(a: Scalar, b: Scalar) -> Scalar:
+def _add(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_add``, ``scalar32_min_max_add``."""
-    var_off = tnum.add(a.var_off, b.var_off)
-    return Scalar(*var_off, *cnum.add(a.r64, b.r64, M64), *cnum.add(a.r32, b.r32, M32))
+    value, mask, base, size, base32, size32 = a
+    value_b, mask_b, base_b, size_b, base32_b, size32_b = b
+    value += value_b
+    mask = ((value + mask + mask_b) ^ value | mask | mask_b) & M64
+    if size + size_b < M64:
+        base, size = base + base_b & M64, size + size_b
+    else:
+        base, size = cnum.add((base, size), (base_b, size_b), M64)
+    if size32 + size32_b < M32:
+        base32, size32 = base32 + base32_b & M32, size32 + size32_b
+    else:
+        base32, size32 = cnum.add((base32, size32), (base32_b, size32_b), M32)
+    return value & ~mask & M64, mask, base, size, base32, size32
 
 
-def _sub(a: Scalar, b: Scalar) -> Scalar:
+def _sub(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_sub``, ``scalar32_min_max_sub``."""
-    r64 = cnum.add(a.r64, cnum.negate(b.r64, M64), M64)
-    r32 = cnum.add(a.r32, cnum.negate(b.r32, M32), M32)
-    return Scalar(*tnum.sub(a.var_off, b.var_off), *r64, *r32)
+    value, mask, base, size, base32, size32 = a
+    value_b, mask_b, base_b, size_b, base32_b, size32_b = b
+    value -= value_b
+    mask = ((value + mask) ^ (value - mask_b) | mask | mask_b) & M64
+    if size + size_b < M64:
+        base, size = base - base_b - size_b & M64, size + size_b
+    else:
+        base, size = cnum.add((base, size), cnum.negate((base_b, size_b), M64), M64)
+    if size32 + size32_b < M32:
+        base32, size32 = base32 - base32_b - size32_b & M32, size32 + size32_b
+    else:
+        base32, size32 = cnum.add((base32, size32), cnum.negate((base32_b, size32_b), M32), M32)
+    return value & ~mask & M64, mask, base, size, base32, size32
 
 
-def _neg(a: Scalar, _: Scalar) -> Scalar:
+def _neg(a: Scalar, _: Scalar) -> Parts:
     """``adjust_scalar_min_max_vals``, BPF_NEG."""
     return _sub(_ZERO, a)
 
 
 def _product(a: Cnum, b: Cnum, full: int) -> Cnum:
     """Return the range of all products, the ring's whole if one may overflow."""
+    most = full >> 1
+    if a[0] + a[1] <= most and b[0] + b[1] <= most:  # no negative ones
+        low, high = a[0] * b[0], (a[0] + a[1]) * (b[0] + b[1])
+        if high <= most:
+            return low, high - low
     low, high = cnum.umin(a, full) * cnum.umin(b, full), cnum.umax(a, full) * cnum.umax(b, full)
     unsigned = (low, high - low) if high <= full else (0, full)
     a_low, a_high = cnum.smin(a, full), cnum.smax(a, full)
     b_low, b_high = cnum.smin(b, full), cnum.smax(b, full)
     corners = a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high
     low, high = min(corners), max(corners)
-    most = full >> 1
     if low < ~most or high > most:
         low, high = ~most, most
     return cnum.intersect(unsigned, cnum.from_srange(low, high, full), full)
 
 
-def _mul(a: Scalar, b: Scalar) -> Scalar:
+def _mul(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_mul``, ``scalar32_min_max_mul``."""
     r64, r32 = _product(a.r64, b.r64, M64), _product(a.r32, b.r32, M32)
-    return Scalar(*tnum.mul(a.var_off, b.var_off), *r64, *r32)
+    return *tnum.mul(a.var_off, b.var_off), *r64, *r32
 
 
-def _and(a: Scalar, b: Scalar) -> Scalar:
+def _and(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_and``, ``scalar32_min_max_and``."""
-    value, mask = tnum.and_(a.var_off, b.var_off)
-    if not b.mask and not mask:
-        return const(value)
+    value_a, mask_a, base, size, base32, size32 = a
+    value_b, mask_b, base_b, size_b, base32_b, size32_b = b
+    value = value_a & value_b
+    mask = (value_a | mask_a) & (value_b | mask_b) & ~value
     low = value & M32
-    if (b.mask | mask) & M32:
-        r32 = cnum.from_urange(low, min(a.u32_max, b.u32_max), M32)
+    if not mask_b and not mask:
+        return value, 0, value, 0, low, 0
+    if (mask_b | mask) & M32:
+        high = M32 if size32 > M32 - base32 else base32 + size32
+        high_b = M32 if size32_b > M32 - base32_b else base32_b + size32_b
+        base32, size32 = low, (high if high < high_b else high_b) - low & M32
     else:
-        r32 = low, 0
-    return _update(Scalar(value, mask, *cnum.from_urange(value, min(a.umax, b.umax), M64), *r32))
+        base32, size32 = low, 0
+    high = M64 if size > M64 - base else base + size
+    high_b = M64 if size_b > M64 - base_b else base_b + size_b
+    size = (high if high < high_b else high_b) - value & M64
+    return _update((value, mask, value, size, base32, size32))
 
 
-def _or(a: Scalar, b: Scalar) -> Scalar:
+def _or(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_or``, ``scalar32_min_max_or``."""
-    value, mask = tnum.or_(a.var_off, b.var_off)
-    if not b.mask and not mask:
-        return const(value)
+    value_a, mask_a, base, size, base32, size32 = a
+    value_b, mask_b, base_b, size_b, base32_b, size32_b = b
+    value = value_a | value_b
+    mask = (mask_a | mask_b) & ~value
     low = value & M32
-    if (b.mask | mask) & M32:
-        r32 = cnum.from_urange(max(a.u32_min, b.u32_min), low | mask & M32, M32)
+    if not mask_b and not mask:
+        return value, 0, value, 0, low, 0
+    if (mask_b | mask) & M32:
+        base32 = max(
+            0 if size32 > M32 - base32 else base32, 0 if size32_b > M32 - base32_b else base32_b
+        )
+        size32 = (low | mask & M32) - base32 & M32
     else:
-        r32 = low, 0
-    r64 = cnum.from_urange(max(a.umin, b.umin), value | mask, M64)
-    return _update(Scalar(value, mask, *r64, *r32))
+        base32, size32 = low, 0
+    base = max(0 if size > M64 - base else base, 0 if size_b > M64 - base_b else base_b)
+    return _update((value, mask, base, (value | mask) - base & M64, base32, size32))
 
 
-def _xor(a: Scalar, b: Scalar) -> Scalar:
+def _xor(a: Scalar, b: Scalar) -> Parts:
     """``scalar_min_max_xor``, ``scalar32_min_max_xor``."""
-    value, mask = tnum.xor(a.var_off, b.var_off)
-    return Scalar(value, mask, value, mask, value & M32, mask & M32)
+    mask = a[1] | b[1]
+    value = (a[0] ^ b[0]) & ~mask
+    return value, mask, value, mask, value & M32, mask & M32
 
 
 def _shifted32(a: Scalar, shift: int) -> Cnum:
@@ -452,45 +495,47 @@ def _shifted32(a: Scalar, shift: int) -> Cnum:
     return low << shift, high - low << shift
 
 
-def _lsh(bits: int, a: Scalar, shift: int) -> Scalar:
+def _lsh(bits: int, a: Scalar, shift: int) -> Parts:
     """``scalar_min_max_lsh``, ``scalar32_min_max_lsh``."""
     r32 = _shifted32(a, shift)
+    value, mask = a[0] << shift, a[1] << shift
     if bits == 32:
-        low = Tnum(a.value << shift & M32, a.mask << shift & M32)
-        return _update32(Scalar(*low, 0, M64, *r32))
+        return _update32((value & M32, mask & M32, 0, M64, *r32))
     r64 = cnum.UNBOUNDED64
-    if a.umax <= 1 << 63 - shift:
-        r64 = a.umin << shift, a.umax - a.umin << shift
+    high = a.umax
+    if high <= 1 << 63 - shift:
+        low = a.umin
+        r64 = low << shift, high - low << shift
     if shift == 32:  # with an arithmetic shift back, how compilers extend the sign
         r64 = cnum.intersect(r64, cnum.from_srange(a.s32_min << 32, a.s32_max << 32, M64), M64)
-    return _update(Scalar(*tnum.lshift(a.var_off, shift), *r64, *r32))
+    return _update((value & M64, mask & M64, *r64, *r32))
 
 
-def _rsh(bits: int, a: Scalar, shift: int) -> Scalar:
+def _rsh(bits: int, a: Scalar, shift: int) -> Parts:
     """``scalar_min_max_rsh``, ``scalar32_min_max_rsh``."""
+    value, mask = a[0], a[1]
     if bits == 32:
-        var_off = tnum.rshift(tnum.subreg(a.var_off), shift)
-        r32 = cnum.from_urange(a.u32_min >> shift, a.u32_max >> shift, M32)
-        return _update32(Scalar(*var_off, 0, M64, *r32))
-    r64 = cnum.from_urange(a.umin >> shift, a.umax >> shift, M64)
-    return _update(Scalar(*tnum.rshift(a.var_off, shift), *r64, 0, M32))
+        low, high = a.u32_min >> shift, a.u32_max >> shift
+        return _update32(((value & M32) >> shift, (mask & M32) >> shift, 0, M64, low, high - low))
+    low, high = a.umin >> shift, a.umax >> shift
+    return _update((value >> shift, mask >> shift, low, high - low, 0, M32))
 
 
-def _arsh(bits: int, a: Scalar, shift: int) -> Scalar:
+def _arsh(bits: int, a: Scalar, shift: int) -> Parts:
     """``scalar_min_max_arsh``, ``scalar32_min_max_arsh``."""
     var_off = tnum.arshift(a.var_off, shift, bits)
     if bits == 32:
         r32 = cnum.from_srange(a.s32_min >> shift, a.s32_max >> shift, M32)
-        return _update32(Scalar(*var_off, 0, M64, *r32))
+        return _update32((*var_off, 0, M64, *r32))
     r64 = cnum.from_srange(a.smin >> shift, a.smax >> shift, M64)
-    return _update(Scalar(*var_off, *r64, 0, M32))
+    return _update((*var_off, *r64, 0, M32))
 
 
-def _only(bits: int, ring: Cnum) -> Scalar:
-    """Return a scalar with a range of that width and nothing else known."""
+def _only(bits: int, ring: Cnum) -> Parts:
+    """Return a range of that width, and nothing else known."""
     if bits == 64:
-        return Scalar(0, M64, *ring, 0, M32)
-    return Scalar(0, M64, 0, M64, *ring)
+        return 0, M64, *ring, 0, M32
+    return 0, M64, 0, M64, *ring
 
 
 def _quotient(a: int, b: int) -> int:
@@ -498,7 +543,7 @@ def _quotient(a: int, b: int) -> int:
     return a // b if (a < 0) == (b < 0) else -(-a // b)
 
 
-def _div(bits: int, a: Scalar, divisor: int) -> Scalar:
+def _div(bits: int, a: Scalar, divisor: int) -> Parts:
     """Divide by a constant (``scalar_min_max_udiv``, ``scalar32_min_max_udiv``)."""
     if not divisor:
         return _ZERO
@@ -507,7 +552,7 @@ def _div(bits: int, a: Scalar, divisor: int) -> Scalar:
     return _only(bits, (low, high - low))
 
 
-def _sdiv(bits: int, a: Scalar, divisor: int) -> Scalar:
+def _sdiv(bits: int, a: Scalar, divisor: int) -> Parts:
     """Divide by a constant, signed (``scalar_min_max_sdiv``, ``scalar32_min_max_sdiv``)."""
     if not divisor:
         return _ZERO
@@ -521,7 +566,7 @@ def _sdiv(bits: int, a: Scalar, divisor: int) -> Scalar:
     return _only(bits, cnum.from_srange(low, high, (1 << bits) - 1))
 
 
-def _mod(bits: int, a: Scalar, divisor: int) -> Scalar:
+def _mod(bits: int, a: Scalar, divisor: int) -> Parts:
     """Remainder by a constant (``scalar_min_max_umod``, ``scalar32_min_max_umod``)."""
     high = a.umax if bits == 64 else a.u32_max
     if not divisor or high < divisor:
@@ -529,7 +574,7 @@ def _mod(bits: int, a: Scalar, divisor: int) -> Scalar:
     return _only(bits, (0, divisor - 1))
 
 
-def _smod(bits: int, a: Scalar, divisor: int) -> Scalar:
+def _smod(bits: int, a: Scalar, divisor: int) -> Parts:
     """Remainder by a constant, signed (``scalar_min_max_smod``, ``scalar32_min_max_smod``)."""
     if not divisor:
         return a
@@ -562,8 +607,7 @@ _BY_CONST = {
 @lru_cache(maxsize=1 << 14)
 def _alu(op: str, bits: int, dst: Scalar, src: Scalar) -> Scalar:
     """``adjust_scalar_min_max_vals`` without its byte swap and its fork."""
-    if op == "mov":
-        return src if bits == 64 else mov32(src)
+    result: Parts
     plain = _ANY.get(op)
     if plain:
         result = plain(dst, src)
@@ -605,6 +649,8 @@ def alu(op: str, bits: int, dst: Scalar, src: Scalar) -> Scalar:
             if bits == 64:
                 return const(exact(dst[0], src[0]))
             return const(exact(dst[0], src[0]) & M32)
+    if op == "mov":
+        return src if bits == 64 else mov32(src)
     return _alu(op, bits, dst, src)
 
 
@@ -637,15 +683,15 @@ def add_offset(op: str, pointer: Scalar, offset: Scalar, tighten: bool = True) -
     else:
         var_off = tnum.sub(pointer.var_off, offset.var_off)
         r64 = cnum.add(pointer.r64, cnum.negate(offset.r64, M64), M64)
-    result = Scalar(*var_off, *r64, 0, M32)
-    return sync(result) if tighten else _update32(result)
+    result = (*var_off, *r64, 0, M32)
+    return sync(result) if tighten else _new(Scalar, _update32(result))
 
 
 def clamp(scalar: Scalar, low: int, high: int) -> Scalar:
     """Limit to signed 32-bit *low* to *high* in both widths (``__mark_reg_s32_range``)."""
     r32 = cnum.from_srange(max(scalar.s32_min, low), min(scalar.s32_max, high), M32)
     r64 = cnum.from_srange(max(scalar.smin, low), min(scalar.smax, high), M64)
-    return _sane(sync(Scalar(scalar.value, scalar.mask, *r64, *r32)))
+    return _sane(sync((scalar.value, scalar.mask, *r64, *r32)))
 
 
 # Comparison
@@ -653,144 +699,156 @@ def clamp(scalar: Scalar, low: int, high: int) -> Scalar:
 Pair = tuple[Scalar, Scalar]
 
 
+def _unsigned(ring: Cnum, full: int) -> tuple[int, int]:
+    """Return unsigned minimum and maximum."""
+    base, size = ring
+    return (0, full) if size > full - base else (base, base + size)
+
+
+def _signed_bounds(ring: Cnum, full: int) -> tuple[int, int]:
+    """Return signed minimum and maximum."""
+    sign = (full >> 1) + 1
+    base, size = ring[0] ^ sign, ring[1]  # turned by half, as if unsigned
+    return (-sign, full - sign) if size > full - base else (base - sign, base + size - sign)
+
+
 def _decide(op: str, bits: int, a: Scalar, b: Scalar) -> bool | None:
     """Compare what is known of both (``is_scalar_branch_taken``, up to the simulation)."""
     if bits == 64:
-        full, mine, theirs = M64, a.r64, b.r64
+        full, mine, theirs = M64, a[2:4], b[2:4]
     else:
-        full, mine, theirs = M32, a.r32, b.r32
-    match op:
-        case "gt" | "le":
-            low, high = cnum.umin(theirs, full), cnum.umax(theirs, full)
-            if cnum.umin(mine, full) > high:
-                return op == "gt"
-            if cnum.umax(mine, full) <= low:
-                return op == "le"
-        case "lt" | "ge":
-            low, high = cnum.umin(theirs, full), cnum.umax(theirs, full)
-            if cnum.umax(mine, full) < low:
-                return op == "lt"
-            if cnum.umin(mine, full) >= high:
-                return op == "ge"
-        case "sgt" | "sle":
-            low, high = cnum.smin(theirs, full), cnum.smax(theirs, full)
-            if cnum.smin(mine, full) > high:
-                return op == "sgt"
-            if cnum.smax(mine, full) <= low:
-                return op == "sle"
-        case "slt" | "sge":
-            low, high = cnum.smin(theirs, full), cnum.smax(theirs, full)
-            if cnum.smax(mine, full) < low:
-                return op == "slt"
-            if cnum.smin(mine, full) >= high:
-                return op == "sge"
-        case "eq" | "ne":
-            if not (a.mask | b.mask) & full:
-                return (not (a.value ^ b.value) & full) == (op == "eq")
-            if (a.value ^ b.value) & ~a.mask & ~b.mask & full:
-                return op == "ne"
-            if _apart(mine, theirs, full) or (bits == 64 and _apart(a.r32, b.r32, M32)):
-                return op == "ne"
-        case "set":
-            if b.mask & full:
-                a, b = b, a
-            tested = b.value & full
-            if a.value & tested:
-                return True
-            if not (a.value | a.mask) & tested:
-                return False
+        full, mine, theirs = M32, a[4:6], b[4:6]
+    if op == "eq" or op == "ne":
+        differ, unknown = a[0] ^ b[0], a[1] | b[1]
+        if not unknown & full:
+            return (not differ & full) == (op == "eq")
+        if (
+            differ & ~unknown & full
+            or _apart(mine, theirs, full)
+            or (bits == 64 and _apart(a[4:6], b[4:6], M32))
+        ):
+            return op == "ne"
+        return None
+    if op == "set":
+        if b[1] & full:
+            a, b = b, a
+        if b[1] & full:
+            return None
+        tested = b[0] & full
+        if a[0] & tested:
+            return True
+        return None if (a[0] | a[1]) & tested else False
+    bounds = _signed_bounds if op[0] == "s" else _unsigned
+    low, high = bounds(mine, full)
+    low_b, high_b = bounds(theirs, full)
+    relation = op[-2:]
+    if relation == "lt" or relation == "ge":
+        if high < low_b:
+            return relation == "lt"
+        if low >= high_b:
+            return relation == "ge"
+    else:
+        if low > high_b:
+            return relation == "gt"
+        if high <= low_b:
+            return relation == "le"
     return None
 
 
 def _apart(a: Cnum, b: Cnum, full: int) -> bool:
     """Say whether the unsigned or the signed ranges have no value in common."""
-    return (
-        cnum.umin(a, full) > cnum.umax(b, full)
-        or cnum.umax(a, full) < cnum.umin(b, full)
-        or cnum.smin(a, full) > cnum.smax(b, full)
-        or cnum.smax(a, full) < cnum.smin(b, full)
-    )
+    low, high = _unsigned(a, full)
+    low_b, high_b = _unsigned(b, full)
+    if low > high_b or high < low_b:
+        return True
+    low, high = _signed_bounds(a, full)
+    low_b, high_b = _signed_bounds(b, full)
+    return low > high_b or high < low_b
 
 
-def _with_ring(scalar: Scalar, bits: int, ring: Cnum) -> Scalar:
-    """Return *scalar* with its range of that width replaced."""
-    value, mask, base, size, base32, size32 = scalar
-    if bits == 64:
-        return _new(Scalar, (value, mask, *ring, base32, size32))
-    return _new(Scalar, (value, mask, base, size, *ring))
-
-
-def _constrain(op: str, bits: int, a: Scalar, b: Scalar) -> Pair:
-    """Narrow both, given that ``a op b`` holds (``regs_refine_cond_op``); not synchronised.
+def _constrain(op: str, bits: int, a: Scalar, b: Scalar) -> tuple[Parts, Parts]:
+    """Narrow both, given that ``a op b`` holds (``regs_refine_cond_op``).
 
     The operation "clear" is the opposite of "set".
     """
+    full = M64 if bits == 64 else M32
     match op:
         case "ge" | "gt" | "sge" | "sgt":
-            b, a = _constrain(_FLIPPED[op], bits, b, a)
-            return a, b
+            parts_b, parts_a = _constrain(_FLIPPED[op], bits, b, a)
+            return parts_a, parts_b
         case "ne" | "set" | "clear":
-            full = M64 if bits == 64 else M32
             if not b.mask & full:
                 return _constrain_by(op, bits, a, b.value & full), b
             if not a.mask & full:
                 return a, _constrain_by(op, bits, b, a.value & full)
             return a, b
         case "eq" if bits == 64:
-            r64 = cnum.intersect(a.r64, b.r64, M64)
-            var_off = tnum.intersect(a.var_off, b.var_off)
-            return Scalar(*var_off, *r64, *a.r32), Scalar(*var_off, *r64, *b.r32)
+            r64 = cnum.intersect(a[2:4], b[2:4], M64)
+            mask = a[1] & b[1]
+            value = (a[0] | b[0]) & ~mask
+            return (value, mask, *r64, *a[4:6]), (value, mask, *r64, *b[4:6])
         case "eq":
-            r32 = cnum.intersect(a.r32, b.r32, M32)
-            low = tnum.intersect(tnum.subreg(a.var_off), tnum.subreg(b.var_off))
+            r32 = cnum.intersect(a[4:6], b[4:6], M32)
+            mask = a[1] & b[1] & M32
+            value = (a[0] | b[0]) & M32 & ~mask
             return (
-                Scalar(*tnum.with_subreg(a.var_off, low), *a.r64, *r32),
-                Scalar(*tnum.with_subreg(b.var_off, low), *b.r64, *r32),
+                (a[0] & HIGH | value, a[1] & HIGH | mask, *a[2:4], *r32),
+                (b[0] & HIGH | value, b[1] & HIGH | mask, *b[2:4], *r32),
             )
-    full = M64 if bits == 64 else M32
-    mine, theirs = (a.r64, b.r64) if bits == 64 else (a.r32, b.r32)
+    mine, theirs = (a[2:4], b[2:4]) if bits == 64 else (a[4:6], b[4:6])
     strict = 1 if op in ("lt", "slt") else 0
     if op in ("lt", "le"):
-        below = cnum.from_urange(0, cnum.umax(theirs, full) - strict & full, full)
-        mine = cnum.intersect(mine, below, full)
-        above = cnum.from_urange(cnum.umin(mine, full) + strict & full, full, full)
+        mine = cnum.intersect(mine, (0, cnum.umax(theirs, full) - strict & full), full)
+        low = cnum.umin(mine, full) + strict & full
+        theirs = cnum.intersect(theirs, (low, full - low), full)
     else:
         most = full >> 1
         below = cnum.from_srange(~most, cnum.smax(theirs, full) - strict, full)
         mine = cnum.intersect(mine, below, full)
         above = cnum.from_srange(cnum.smin(mine, full) + strict, most, full)
-    theirs = cnum.intersect(theirs, above, full)
-    return _with_ring(a, bits, mine), _with_ring(b, bits, theirs)
+        theirs = cnum.intersect(theirs, above, full)
+    if bits == 64:
+        return (*a[:2], *mine, *a[4:6]), (*b[:2], *theirs, *b[4:6])
+    return (*a[:4], *mine), (*b[:4], *theirs)
 
 
-def _constrain_by(op: str, bits: int, scalar: Scalar, known: int) -> Scalar:
+def _constrain_by(op: str, bits: int, scalar: Scalar, known: int) -> Parts:
     """Narrow the other operand of "ne", "set" or "clear" with a constant."""
     full = M64 if bits == 64 else M32
     if op == "ne":
-        ring = scalar.r64 if bits == 64 else scalar.r32
-        other = known + 1 & full, full - 1
-        return _with_ring(scalar, bits, cnum.intersect(ring, other, full))
-    value, mask = scalar.value, scalar.mask
+        others = known + 1 & full, full - 1
+        if bits == 64:
+            r64 = cnum.intersect(scalar[2:4], others, M64)
+            return (*scalar[:2], *r64, *scalar[4:6])
+        return (*scalar[:4], *cnum.intersect(scalar[4:6], others, M32))
     if op == "set":
         if known & (known - 1) or not known:
             return scalar  # which of several bits is set is not known
-        return _new(Scalar, (value | known, mask & ~known, *scalar[2:]))
-    return Scalar(value & ~known, mask & ~known, 0, M64, 0, M32)
+        return (scalar[0] | known, scalar[1] & ~known, *scalar[2:])
+    return scalar[0] & ~known, scalar[1] & ~known, 0, M64, 0, M32
+
+
+def _narrowed(op: str, bits: int, a: Scalar, b: Scalar) -> Pair | None:
+    """Return both where ``a op b`` holds, synchronised; None if it cannot."""
+    parts_a, parts_b = _constrain(op, bits, a, b)
+    x = sync(parts_a)
+    if x.is_empty:
+        return None
+    # A constant that lost nothing stays as it is.
+    y = b if parts_b == b and not (b[1] or b[3] or b[5]) else sync(parts_b)
+    return None if y.is_empty else (_sane(x), _sane(y))
 
 
 @lru_cache(maxsize=1 << 14)
 def _simulate(op: str, bits: int, a: Scalar, b: Scalar) -> tuple[Pair | None, Pair | None]:
     """Narrow for both branches, or find one dead (``simulate_both_branches_taken``)."""
-    x, y = _constrain(_REVERSED[op], bits, a, b)
-    x, y = sync(x), sync(y)
-    if x.is_empty or y.is_empty:
+    otherwise = _narrowed(_REVERSED[op], bits, a, b)
+    if otherwise is None:
         return (a, b), None
-    otherwise = _sane(x), _sane(y)
-    x, y = _constrain(op, bits, a, b)
-    x, y = sync(x), sync(y)
-    if x.is_empty or y.is_empty:
+    taken = _narrowed(op, bits, a, b)
+    if taken is None:
         return None, (a, b)
-    return (_sane(x), _sane(y)), otherwise
+    return taken, otherwise
 
 
 def refine(
@@ -807,7 +865,8 @@ def refine(
         return ((a, b), None) if taken else (None, (a, b))
     full = M64 if bits == 64 else M32
     if same or (op == "set" and a.mask & full and b.mask & full):
-        return (a, b), (a, b)
+        pair = _sane(a), _sane(b)
+        return pair, pair
     return _simulate(op, bits, a, b)
 
 
