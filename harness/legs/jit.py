@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import unicorn as uc
+import unicorn
 from unicorn import x86_const as x86
 
 from harness.interp import (
@@ -78,9 +78,9 @@ from harness.model import (
     Vector,
 )
 
-PATIENCE = (
-    0.5  # seconds one vector may run before its batch is interrupted; twice, it is out of fuel
-)
+uc: Any = unicorn  # it says it is typed, and is not
+
+PATIENCE = 0.5  # seconds; a vector that runs through two of them is out of fuel
 MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
 
 # fmt: off
@@ -101,7 +101,7 @@ HANDLES  = 0x2800_0000, 1 << 20   # addresses of maps themselves; never mapped
 INDEX, COUNT, CONTEXT, STRIDE, RESULT, ENTRY, RESTORE, TARGET = range(0, 64, 8)
 # fmt: on
 
-GAP = 64  # bytes between two contexts
+GAP = 32  # bytes between two contexts
 FILL = 0xC5  # what they hold
 KEPT = 0x5AFE_5AFE_5AFE_5AFE  # what registers that a call keeps hold before it
 KEPT_REGISTERS = RBX, RBP, R12, R13, R14, R15
@@ -366,7 +366,7 @@ class _Host:
         if not writable:
             raise NotModelledError("read-only maps of several elements are not modelled")
         address = HEAP[0] + self._top
-        self._top += _aligned(len(data), GAP) + GAP
+        self._top += _aligned(len(data), 64) + 64
         if self._top > HEAP[1]:
             raise NotModelledError(f"map elements of more than {HEAP[1]} bytes are not modelled")
         self.write(address, data)
@@ -415,7 +415,7 @@ class JitRunner:
         for definition in maps:
             self._places[definition.name] = area[0] + len(content)
             value = (definition.data or b"").ljust(definition.value_size, b"\0")
-            content += value.ljust(_aligned(len(value), GAP) + GAP, bytes([FILL]))
+            content += value.ljust(_aligned(len(value), 64) + 64, bytes([FILL]))
         if len(content) > area[1]:
             raise NotModelledError(f"{len(content)} bytes of global data are not modelled")
         return content
