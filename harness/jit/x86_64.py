@@ -569,9 +569,7 @@ class _Function:
             if main:  # rax counts tail calls, or points to the count if it is too large for one
                 first = push + x.MOV_rr(x.RAX, x.RSP) + x.JMP_i8(len(push))
                 code += x.CMP_ri8(x.RAX, MAX_TAIL_CALLS) + x.JCC_i8(x.A, len(first)) + first
-            else:
-                code += push
-            code += push
+            code += 2 * push
         code += self._pushes()
         if self.outgoing:
             code += x.SUB_ri8(x.RSP, self.outgoing)
