@@ -311,18 +311,22 @@ def fields(insn: Insn) -> Fields:
 
 def _fields(insn: Insn) -> Fields:
     match insn:
-        case Alu(op=op, bits=bits, dst=dst, src=src, imm=imm, sx=sx):
+        case Alu(op="neg", bits=bits, dst=dst, src=None, imm=0, sx=0):
+            return _ALU_CLASS[bits] | o.ALU_OPS["neg"] | o.K, dst, 0, 0, 0
+        case Alu(op="mov", bits=bits, dst=dst, src=int(src), imm=0, sx=sx):
+            if sx not in (0, 8, 16, 32)[: 2 + bits // 32]:
+                raise ValueError(f"no encoding for {insn}")
+            return _ALU_CLASS[bits] | o.ALU_OPS["mov"] | o.X, dst, src, sx, 0
+        case Alu(op=op, bits=bits, dst=dst, src=src, imm=imm, sx=0) if op != "neg":
             signed = op in o.SIGNED_ALU_OPS
             code = o.SIGNED_ALU_OPS[op] if signed else o.ALU_OPS[op]
-            if sx not in (
-                (0, 8, 16, 32)[: 2 + bits // 32] if op == "mov" and src is not None else (0,)
-            ):
-                raise ValueError(f"no encoding for {insn}")
             if src is None:
                 return _ALU_CLASS[bits] | code | o.K, dst, 0, int(signed), imm
-            if imm or op == "neg":
+            if imm:
                 raise ValueError(f"no encoding for {insn}")
-            return _ALU_CLASS[bits] | code | o.X, dst, src, int(signed) or sx, 0
+            return _ALU_CLASS[bits] | code | o.X, dst, src, int(signed), 0
+        case Alu():
+            raise ValueError(f"no encoding for {insn}")
         case Load(size=size, dst=dst, src=src, off=off, signed=sign):
             if sign and size == 8:
                 raise ValueError(f"no encoding for {insn}")

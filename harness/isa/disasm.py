@@ -43,8 +43,8 @@ from harness.isa.insn import (
     Store,
     StoreImm,
 )
-from harness.isa.stack_args import Dialect, frames, to_r12
-from harness.isa.targets import function_target, jump_target, subprogram_starts
+from harness.isa.stack_args import Dialect, frames, incoming_count, to_r12
+from harness.isa.targets import function_target, jump_target, subprogram_ranges
 
 Form = Literal["llvm", "kernel"]
 
@@ -312,7 +312,8 @@ def listing(
     a ``.8byte`` directive with the text as a comment. Raises ValueError where the
     program cannot be written in the dialect.
     """
-    labels = {start: f"sub_{start}" for start in subprogram_starts(insns)} | dict(names or {})
+    ranges = subprogram_ranges(insns, (*(names or {}), *(incoming or {})))
+    labels = {start: f"sub_{start}" for start, _ in ranges} | dict(names or {})
     taken = set(labels.values())
     for slot, insn in enumerate(insns):
         target = jump_target(insn, slot)
@@ -321,7 +322,8 @@ def listing(
     notes: dict[int, int] = {}
     shown = insns
     if dialect == "r12":
-        all_frames = frames(insns, incoming)
+        counts = {start: incoming_count(insns[start:end]) for start, end in ranges}
+        all_frames = frames(insns, counts | dict(incoming or {}))
         notes = {frame.start: frame.incoming for frame in all_frames}
         shown = to_r12(insns, all_frames)
     lines: list[str] = []

@@ -73,13 +73,13 @@ def incoming_count(insns: Iterable[Insn]) -> int:
 def frames(insns: Sequence[Insn], incoming: Mapping[int, int] | None = None) -> tuple[Frame, ...]:
     """Return the subprograms of *insns*, the merged design.
 
-    *incoming* has counts by first slot, where they are known (BTF); elsewhere
-    they are counted with ``incoming_count``.
+    *incoming* has counts by first slot, where they are known (BTF), and its slots begin
+    subprograms; elsewhere they are counted with ``incoming_count``.
     """
     known = incoming or {}
     return tuple(
         Frame(start, end, known.get(start, incoming_count(insns[start:end])))
-        for start, end in subprogram_ranges(insns)
+        for start, end in subprogram_ranges(insns, known)
     )
 
 
@@ -94,7 +94,7 @@ def frames_r12(
     """
     known = incoming or {}
     out = []
-    for start, end in subprogram_ranges(insns):
+    for start, end in subprogram_ranges(insns, known):
         count = known.get(start)
         if count is None:
             loads = [slot for insn in insns[start:end] if (slot := _r12_load(insn))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
 from harness.isa.opcodes import PSEUDO_FUNC
@@ -26,17 +26,19 @@ def function_target(insn: Insn, slot: int) -> int | None:
     return None
 
 
-def subprogram_starts(insns: Sequence[Insn]) -> tuple[int, ...]:
-    """Return the first slots of subprograms, in order: 0, and every function target inside."""
-    starts = {0}
+def subprogram_starts(insns: Sequence[Insn], known: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return the first slots of subprograms, in order: 0, *known*, and function targets."""
+    starts = {0, *known}
     for slot, insn in enumerate(insns):
         target = function_target(insn, slot)
-        if target is not None and 0 <= target < len(insns):
+        if target is not None:
             starts.add(target)
-    return tuple(sorted(starts))
+    return tuple(sorted(start for start in starts if 0 <= start < len(insns)))
 
 
-def subprogram_ranges(insns: Sequence[Insn]) -> tuple[tuple[int, int], ...]:
-    """Return start and end (excluded) of each subprogram, in slots."""
-    starts = subprogram_starts(insns)
-    return tuple(zip(starts, (*starts[1:], len(insns)), strict=True))
+def subprogram_ranges(
+    insns: Sequence[Insn], known: Iterable[int] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Return start and end (excluded) of each subprogram, in slots; *known* are further starts."""
+    starts = subprogram_starts(insns, known)
+    return tuple(zip(starts, (*starts[1:], len(insns)), strict=False))
