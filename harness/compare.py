@@ -79,7 +79,7 @@ def compare_all(
 
     A leg may have fewer outcomes than there are vectors: it ran the first ones only.
     """
-    found = []
+    found: list[tuple[int, Divergence]] = []
     for number, vector in enumerate(vectors):
         outcomes = {leg: seen[number] for leg, seen in legs.items() if number < len(seen)}
         found.extend((number, divergence) for divergence in compare(outcomes, vector, mask))

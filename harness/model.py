@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.btf import Btf
 from harness.isa.insn import Insn
@@ -197,6 +197,22 @@ class OutOfFuel:
 
 
 Outcome = Returned | Trapped | OutOfFuel | Unknown
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return *outcome* in the form of the command contract."""
+    name, r0, ctx, detail = "", None, None, None
+    match outcome:
+        case Returned():
+            name, r0, ctx = "returned", outcome.r0, outcome.ctx.hex()
+        case Trapped():
+            name = "trapped"
+            detail = ": ".join(filter(None, (outcome.kind, outcome.where)))
+        case OutOfFuel():
+            name = "fuel"
+        case Unknown():
+            name, detail = "unknown", outcome.why
+    return {"outcome": name, "r0": r0, "ctx": ctx, "detail": detail}
 
 
 class Runner(Protocol):

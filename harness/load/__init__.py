@@ -2,5 +2,6 @@
 
 from harness.load.errors import LoadError
 from harness.load.objects import Object, Refused, load_object
+from harness.load.raw import raw_program
 
-__all__ = ["LoadError", "Object", "Refused", "load_object"]
+__all__ = ["LoadError", "Object", "Refused", "load_object", "raw_program"]

@@ -1,0 +1,535 @@
+"""The ``crosscheck`` command: arguments in, text or JSON out, an exit status.
+
+0: all agree or accept; 1: a divergence or a refusal; 2: wrong usage or a missing tool;
+130: interrupted. Imports of what a command needs happen in the command, because
+``plugin`` starts once for every test of the conformance runner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.model import HarnessError
+
+if TYPE_CHECKING:
+    from harness.isa.insn import Insn
+    from harness.load import Object, Refused
+    from harness.model import Program, Verification
+
+AGREE, DIVERGE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* and return its exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["plugin"]:
+        from harness.plugin import plugin
+
+        return plugin(arguments[1:])
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        command: Callable[[argparse.Namespace], int] = options.command
+        status = command(options)
+        sys.stdout.flush()
+    except HarnessError as error:
+        print(f"crosscheck: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("crosscheck: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader went away, e.g. `crosscheck disasm x.o | head`: that is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return AGREE
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line that names the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    parser = _Parser(
+        prog="crosscheck",
+        description="Cross-check BPF programs with functions of more than five arguments: "
+        "clang, verifier and JIT against a native build.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"crosscheck {version('crosscheck')}"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_verify(commands)
+    _add_jit(commands)
+    _add_exec(commands)
+    _add_disasm(commands)
+    _add_asm(commands)
+    commands.add_parser("plugin", help="speak the bpf_conformance plugin protocol")
+    _add_doctor(commands)
+    return parser
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the result as JSON to FILE, or to standard output",
+    )
+
+
+def _write_json(value: object, file: str) -> None:
+    text = json.dumps(value, indent=2) + "\n"
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HarnessError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _read_input(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise HarnessError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _write_output(file: str, data: bytes) -> None:
+    if file == "-":
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        Path(file).write_bytes(data)
+    except OSError as error:
+        raise HarnessError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _object_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("object", metavar="OBJ", help="BPF object file, - for standard input")
+    parser.add_argument("--prog", metavar="NAME", help="only this program")
+    parser.add_argument(
+        "--fill-names",
+        action="store_true",
+        help="name the nameless BTF parameters of -O0 code, which Linux refuses",
+    )
+
+
+def _load(
+    options: argparse.Namespace, data: bytes | None = None
+) -> tuple[Object, tuple[Program, ...]]:
+    from harness.load import load_object
+
+    data = _read_input(options.object) if data is None else data
+    loaded = load_object(data, path=options.object, fill_names=options.fill_names)
+    programs = loaded.programs
+    for refused in loaded.refused:
+        print(f"crosscheck: {refused.name}: unknown: {refused.why}", file=sys.stderr)
+    if not programs and not loaded.refused:
+        raise HarnessError(f"{options.object}: no program (a function in a section of its own)")
+    if options.prog is not None:
+        programs = tuple(p for p in programs if p.name == options.prog)
+        if not programs:
+            names = ", ".join(p.name for p in loaded.programs)
+            raise HarnessError(f"{options.object}: no program {options.prog} (it has {names})")
+    return loaded, programs
+
+
+# --- verify -----------------------------------------------------------------
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser("verify", help="verdict, message and log of each program")
+    _object_options(parser)
+    parser.add_argument("--log-level", type=int, choices=(0, 1, 2), default=1)
+    parser.add_argument(
+        "--slots",
+        choices=("parameters", "layout"),
+        default="parameters",
+        help="count stack arguments by BTF parameters, as Linux does, or by their size",
+    )
+    parser.add_argument("--no-jit", action="store_true", help="as a kernel without a JIT")
+    _json_option(parser)
+    parser.set_defaults(command=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness import verifier
+
+    loaded, programs = _load(options)
+    settings = verifier.Options(slots_by=options.slots, jit=not options.no_jit)
+    rows = [_refused_row(refused) for refused in loaded.refused]
+    status = AGREE
+    for program in programs:
+        result = verifier.verify(program, log_level=options.log_level, options=settings)
+        row = _verify_row(program, result)
+        rows.append(row)
+        if row["verdict"] == "reject":
+            status = DIVERGE
+        if options.json is None:
+            print(f"{program.section}/{program.name}: {_verdict_line(row)}")
+            if result.log:
+                print(result.log.rstrip("\n"))
+    if options.json is not None:
+        _write_json({"programs": rows}, options.json)
+    return status
+
+
+def _refused_row(refused: Refused) -> dict[str, Any]:
+    return {
+        "name": refused.name,
+        "section": refused.section,
+        "verdict": "unknown",
+        "insn": None,
+        "message": refused.why,
+        "log": "",
+        "processed": 0,
+        "seconds": 0.0,
+    }
+
+
+def _verify_row(program: Program, result: Verification) -> dict[str, Any]:
+    from harness.model import Accepted, Rejected, Unknown
+
+    verdict = "accept"
+    insn: int | None = None
+    message: str | None = None
+    match result.verdict:
+        case Accepted():
+            pass
+        case Rejected():
+            verdict, insn, message = "reject", result.verdict.insn, result.verdict.message
+        case Unknown():
+            verdict, message = "unknown", result.verdict.why
+    return {
+        "name": program.name,
+        "section": program.section,
+        "verdict": verdict,
+        "insn": insn,
+        "message": message,
+        "log": result.log,
+        "processed": result.processed,
+        "seconds": round(result.seconds, 6),
+    }
+
+
+def _verdict_line(row: dict[str, Any]) -> str:
+    if row["verdict"] == "accept":
+        return f"accept ({row['processed']} insns processed)"
+    where = f" at insn {row['insn']}" if row["insn"] is not None else ""
+    return f"{row['verdict']}{where}: {row['message']}"
+
+
+# --- jit --------------------------------------------------------------------
+
+
+def _add_jit(commands: Any) -> None:
+    parser = commands.add_parser("jit", help="x86-64 image of each program")
+    _object_options(parser)
+    parser.add_argument("--disasm", action="store_true", help="as x86 assembly")
+    _json_option(parser)
+    parser.set_defaults(command=_jit)
+
+
+def _jit(options: argparse.Namespace) -> int:
+    from harness import verifier
+    from harness.jit import text, x86_64
+    from harness.model import Image
+
+    _, programs = _load(options)
+    rows: list[dict[str, Any]] = []
+    status = AGREE
+    for program in programs:
+        image = x86_64.compile(verifier.fixup(program))
+        if not isinstance(image, Image):
+            print(f"crosscheck: {program.name}: {image.why}", file=sys.stderr)
+            rows.append({"name": program.name, "subprogs": [], "why": image.why})
+            status = DIVERGE
+            continue
+        rows.append(
+            {
+                "name": program.name,
+                "subprogs": [
+                    {
+                        "name": sub.name,
+                        "image": sub.code.hex(),
+                        "addrs": list(sub.addrs),
+                        "relocs": [
+                            {
+                                "offset": r.offset,
+                                "size": r.size,
+                                "kind": r.kind,
+                                "target": r.target,
+                                "addend": r.addend,
+                            }
+                            for r in sub.relocations
+                        ],
+                    }
+                    for sub in image.subprograms
+                ],
+            }
+        )
+        if options.json is not None:
+            continue
+        print(f"{program.section}/{program.name}:")
+        for sub in image.subprograms:
+            print(f"  {sub.name}: {len(sub.code)} bytes, {len(sub.relocations)} relocations")
+            if options.disasm:
+                for offset, code, line in text.disassemble(sub):
+                    print(f"    {offset:6x}:  {code.hex():<24}  {line}")
+            else:
+                print(f"    {sub.code.hex()}")
+    if options.json is not None:
+        _write_json({"programs": rows}, options.json)
+    return status
+
+
+# --- exec -------------------------------------------------------------------
+
+
+def _add_exec(commands: Any) -> None:
+    parser = commands.add_parser("exec", help="run one program on one leg")
+    _object_options(parser)
+    parser.add_argument("--ctx", default="", metavar="HEX", help="the context's bytes")
+    parser.add_argument("--leg", default="jit", choices=("interp", "jit"), help="default: jit")
+    _json_option(parser)
+    parser.set_defaults(command=_exec)
+
+
+def _exec(options: argparse.Namespace) -> int:
+    from harness import pipeline
+    from harness.model import Returned, outcome_json
+
+    try:
+        ctx = bytes.fromhex(options.ctx)
+    except ValueError:
+        raise HarnessError("--ctx takes hexadecimal bytes, e.g. 0100000000000000") from None
+    _, programs = _load(options)
+    if len(programs) > 1:
+        names = ", ".join(p.name for p in programs)
+        raise HarnessError(f"{options.object} has several programs: --prog one of {names}")
+    (outcome,) = pipeline.execute(programs[0], options.leg, [ctx])
+    row = outcome_json(outcome)
+    if options.json is not None:
+        _write_json(row, options.json)
+    elif isinstance(outcome, Returned):
+        print(f"returned {outcome.r0:#x}")
+        print(f"ctx {outcome.ctx.hex()}")
+    else:
+        print(": ".join(filter(None, (row["outcome"], row["detail"]))))
+    return AGREE if isinstance(outcome, Returned) else DIVERGE
+
+
+# --- disasm, asm ------------------------------------------------------------
+
+
+def _add_disasm(commands: Any) -> None:
+    parser = commands.add_parser("disasm", help="BPF text of an object or of raw instructions")
+    parser.add_argument(
+        "object", metavar="OBJ", help="object file, raw instructions or their hex; - for stdin"
+    )
+    parser.add_argument("--prog", metavar="NAME", help="only this program")
+    parser.add_argument("--form", choices=("llvm", "kernel"), default="llvm")
+    parser.add_argument("--dialect", choices=("r11", "r12"), default="r11")
+    parser.set_defaults(command=_disasm, fill_names=False)
+
+
+def _disasm(options: argparse.Namespace) -> int:
+    from harness.isa import codec, disasm
+
+    data = _read_input(options.object)
+    if data[:4] == b"\x7fELF":
+        _, programs = _load(options, data)
+        texts: list[tuple[str, tuple[Insn, ...], dict[int, str]]] = []
+        for program in programs:
+            names = {s.start: s.name for s in program.subprograms}
+            texts.append((f"{program.section}/{program.name}", program.insns, names))
+    else:
+        try:
+            code = bytes.fromhex(data.decode("ascii"))
+        except ValueError:
+            code = data
+        try:
+            texts = [("", codec.decode(code), {})]
+        except ValueError as error:
+            raise HarnessError(f"{options.object}: {error}") from None
+    for title, insns, names in texts:
+        if title:
+            print(f"# {title}")
+        try:
+            text = disasm.listing(insns, form=options.form, names=names, dialect=options.dialect)
+        except ValueError as error:
+            raise HarnessError(f"{options.object}: {error}") from None
+        print(text, end="")
+    return AGREE
+
+
+def _add_asm(commands: Any) -> None:
+    parser = commands.add_parser("asm", help="BPF text to instructions")
+    parser.add_argument("file", metavar="FILE", help="BPF text, - for standard input")
+    parser.add_argument("--dialect", choices=("r11", "r12"), default="r11")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="raw instructions to OUT (default: hex on stdout)"
+    )
+    parser.set_defaults(command=_asm)
+
+
+def _asm(options: argparse.Namespace) -> int:
+    from harness.isa import asm, codec
+
+    try:
+        text = _read_input(options.file).decode("utf-8")
+        code = codec.encode(asm.assemble(text, dialect=options.dialect).insns)
+    except ValueError as error:
+        raise HarnessError(f"{options.file}: {error}") from None
+    if options.output is None:
+        for offset in range(0, len(code), 8):
+            print(code[offset : offset + 8].hex(" "))
+    else:
+        _write_output(options.output, code)
+    return AGREE
+
+
+# --- doctor -----------------------------------------------------------------
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser("doctor", help="which tools and legs this machine has")
+    parser.add_argument(
+        "--clang", action="append", default=[], metavar="CMD", help="a compiler to look at"
+    )
+    _json_option(parser)
+    parser.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness import doctor
+
+    report = doctor.examine(options.clang)
+    if options.json is not None:
+        _write_json(report.json(), options.json)
+    else:
+        doctor.show(report)
+    return AGREE if report.ok else USAGE
+
+
+# --- run --------------------------------------------------------------------
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="the main job: cross-check C files and cases",
+        description="Compile C functions to BPF, verify, JIT and run them, and compare with "
+        "native builds of the same C. Without paths: c_sources/ and corpus/.",
+    )
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="C files, folders and cases")
+    add("--clang", action="append", default=[], metavar="CMD", help="compiler (repeatable)")
+    add(
+        "-O",
+        dest="opts",
+        action="append",
+        default=[],
+        choices=("0", "1", "2", "3", "s"),
+        help="optimisation level (repeatable)",
+    )
+    add(
+        "--mcpu",
+        dest="mcpus",
+        action="append",
+        default=[],
+        choices=("v1", "v2", "v3", "v4"),
+        help="BPF instruction set (repeatable)",
+    )
+    add(
+        "--linkage",
+        dest="linkages",
+        action="append",
+        default=[],
+        choices=("hidden", "static"),
+        help="linkage of the functions (repeatable)",
+    )
+    add(
+        "--legs", type=_legs, default=("interp", "jit", "native"), help="default: interp,jit,native"
+    )
+    add("--vectors", type=_positive, default=256, metavar="N", help="inputs a function (256)")
+    add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
+    add(
+        "--native-opt",
+        dest="native_opts",
+        action="append",
+        type=int,
+        default=[],
+        choices=(0, 1, 2, 3),
+        help="level of the native build (repeatable; 0 and 2)",
+    )
+    add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
+    add("--known", metavar="FILE", help="known divergences (corpus/known.toml)")
+    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
+    add("--json", metavar="FILE", help="the result as JSON, - for standard output")
+    add("--junit", metavar="FILE", help="the result as JUnit XML")
+    parser.set_defaults(command=_run)
+
+
+def _legs(text: str) -> tuple[str, ...]:
+    legs = tuple(dict.fromkeys(text.split(",")))
+    for leg in legs:
+        if leg not in ("interp", "jit", "native"):
+            raise argparse.ArgumentTypeError(f"no leg {leg!r} (interp, jit, native)")
+    if len(legs) < 2:
+        raise argparse.ArgumentTypeError("a comparison needs two legs")
+    return legs
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from harness import corpus, run, terminal
+    from harness.pipeline import Settings
+    from harness.toolchain import find_compilers
+
+    sources, cases = run.expand(options.paths)
+    known = corpus.read_known(Path(options.known or "corpus/known.toml"))
+    compilers = find_compilers(options.clang)
+    native = find_compilers([options.native_clang])[0] if options.native_clang else None
+    settings = Settings(
+        configs=run.configurations(
+            [c.name for c in compilers], options.opts, options.mcpus, options.linkages
+        ),
+        compilers=tuple(compilers),
+        legs=options.legs,
+        vectors=options.vectors,
+        seed=options.seed,
+        native_opts=tuple(dict.fromkeys(options.native_opts)) or (0, 2),
+        native_compiler=native,
+    )
+    with terminal.progress() as advance:
+        report = run.run(sources, cases, settings, known=known, jobs=options.jobs, progress=advance)
+    if options.json is not None:
+        _write_json(run.report_json(report, settings), options.json)
+    if options.junit is not None:
+        _write_output(options.junit, terminal.junit(report).encode())
+    if options.json != "-":
+        terminal.show(report, settings)
+    return AGREE if report.ok else DIVERGE

@@ -1,0 +1,528 @@
+"""The arrows of the picture: from C or BPF text to outcomes and their comparison.
+
+Each function is one arrow or a short chain of them; everything it takes and returns is a
+value that pickles, because ``harness.run`` calls them in worker processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness import verifier
+from harness.compare import compare_all
+from harness.corpus import Case, RunCheck, VerifyCheck, bless
+from harness.corpus import program as case_program
+from harness.jit import x86_64
+from harness.legs import native
+from harness.legs.interp import InterpLeg
+from harness.legs.jit import JitLeg
+from harness.load import LoadError, load_object
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    Divergence,
+    HarnessError,
+    Image,
+    Outcome,
+    OutOfFuel,
+    Program,
+    Rejected,
+    Returned,
+    Runner,
+    Trapped,
+    Unknown,
+    Vector,
+)
+from harness.source import driver
+from harness.source.layout import Layout, layout
+from harness.source.signature import Unsupported, functions_under_test
+from harness.source.vectors import vectors as make_vectors
+from harness.toolchain import Compiler, run_compiler
+
+INTERP_VECTORS = 24  # vectors of each function that the slow interpreter runs too
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run does with each source."""
+
+    configs: tuple[BuildConfig, ...]
+    compilers: tuple[Compiler, ...]  # by the name in BuildConfig.compiler
+    legs: tuple[str, ...] = ("interp", "jit", "native")
+    vectors: int = 256
+    seed: int = 0
+    native_opts: tuple[int, ...] = (0, 2)
+    native_compiler: Compiler | None = None  # None: the first of *compilers*
+    fill_names: bool = True  # name the nameless parameters of -O0 code
+
+    def compiler(self, name: str) -> Compiler:
+        """Return the compiler that a configuration names."""
+        return next(c for c in self.compilers if c.name == name)
+
+    @property
+    def front_end(self) -> Compiler:
+        """The clang that makes the IR of the native build."""
+        return self.native_compiler or self.compilers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of one function, program or case in one build."""
+
+    source: str
+    function: str
+    config: BuildConfig | None  # None: no compiler had a part in it
+    outcome: str  # "agree", "diverge", "rejected", "compile_error", "unknown"
+    verdict: str = ""  # "accept", "reject", "unknown"; "" where nothing was verified
+    detail: str = ""  # why, one line
+    vectors: int = 0  # compared
+    divergences: tuple[Divergence, ...] = ()
+    where: str = ""  # what the first differing byte belongs to
+    known: str | None = None  # the entry of known.toml that explains it
+    undefined: int = 0  # vectors left out: the source has undefined behaviour on them
+
+    @property
+    def build(self) -> str:
+        """The build as text, as known.toml matches it."""
+        return str(self.config) if self.config else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a C source has to check, and what its native builds do."""
+
+    source: str  # as named by the user
+    path: Path
+    layouts: tuple[Layout, ...] = ()
+    unsupported: tuple[Unsupported, ...] = ()
+    externs: tuple[str, ...] = ()
+    programs: bool = False  # it has programs of its own: they are verified, not driven
+    natives: Mapping[str, Mapping[str, Sequence[Outcome]]] = field(default_factory=dict)
+    native_why: str = ""  # why there is no native outcome
+    mcpus: tuple[str, ...] = ()  # the only ones the source is for; none: all
+    refusals: Mapping[str, str] = field(default_factory=dict)  # program: expected message
+    failure: str = ""  # it does not compile at all
+
+
+# --- C source to plan -------------------------------------------------------
+
+_REFUSE = re.compile(r"^\W*refuse (\w+): (.*\S)\s*$", re.MULTILINE)
+_MCPU = re.compile(r"^\W*crosscheck: -mcpu=(\S+)\s*$", re.MULTILINE)
+
+
+def plan(path: Path, source: str, settings: Settings) -> Plan:
+    """Find the functions under test in *path* and run their native builds."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        return Plan(source, path, failure=f"cannot read it: {error.strerror}")
+    refusals = dict(_REFUSE.findall(text))
+    mcpus = tuple(_MCPU.findall(text))
+    empty = Plan(source, path, refusals=refusals, mcpus=mcpus)
+    newest = max(mcpus or [config.mcpu for config in settings.configs])
+    arguments = [*driver.discovery_args(), f"-mcpu={newest}"]
+    result = run_compiler(_newest(settings), arguments, source=path)
+    if result.output is None:
+        return replace(empty, failure=result.why)
+    try:
+        found = load_object(result.output, path=source)
+    except HarnessError as error:
+        return replace(empty, failure=str(error))
+    if found.programs:
+        return replace(empty, programs=True)
+    if found.btf is None:
+        return replace(empty, failure="it defines no function")
+    discovery = functions_under_test(found.btf)
+    layouts, unsupported = [], list(discovery.unsupported)
+    for signature in discovery.signatures:
+        place = layout(signature)
+        if isinstance(place, Unsupported):
+            unsupported.append(place)
+        else:
+            layouts.append(place)
+    planned = replace(
+        empty, layouts=tuple(layouts), unsupported=tuple(unsupported), externs=discovery.externs
+    )
+    if "native" in settings.legs and layouts:
+        natives, why = native_outcomes(planned, settings)
+        planned = replace(planned, natives=natives, native_why=why)
+    return planned
+
+
+def _newest(settings: Settings) -> Compiler:
+    capable = [c for c in settings.compilers if c.stack_arguments]
+    return (capable or settings.compilers)[0]
+
+
+def vectors_of(place: Layout, settings: Settings) -> list[Vector]:
+    """Return the input vectors of one function; the same in every process."""
+    return make_vectors(place, settings.vectors, settings.seed)
+
+
+def native_outcomes(
+    planned: Plan, settings: Settings
+) -> tuple[dict[str, dict[str, list[Outcome]]], str]:
+    """Return function: leg: outcomes of the native builds, and why there are none."""
+    ir = _native_ir(planned, settings)
+    if isinstance(ir, Unknown):
+        return {}, ir.why
+    outcomes: dict[str, dict[str, list[Outcome]]] = {p.signature.name: {} for p in planned.layouts}
+    jobs: list[native.Job] = []
+    for built in native.build(ir, settings.native_opts).values():
+        if isinstance(built, Unknown):
+            return {}, built.why
+        jobs += [
+            (built, driver.entry(p.signature.name), vectors_of(p, settings))
+            for p in planned.layouts
+        ]
+    seen = iter(native.run_many(jobs))
+    for opt in settings.native_opts:
+        for place in planned.layouts:
+            outcomes[place.signature.name][f"native-O{opt}"] = next(seen)
+    return outcomes, ""
+
+
+def _native_ir(planned: Plan, settings: Settings, check: str | None = None) -> str | Unknown:
+    text = driver.translation_unit(planned.path, planned.layouts)
+    result = run_compiler(settings.front_end, driver.native_args(check), source=text)
+    if result.output is None:
+        return Unknown(f"no native build: {result.why}")
+    return result.output.decode(errors="replace")
+
+
+# --- plan and build to checks -----------------------------------------------
+
+
+def check_build(planned: Plan, config: BuildConfig, settings: Settings) -> list[Check]:
+    """Compile *planned* as *config* says and check every function or program of it."""
+    if planned.failure:
+        return [Check(planned.source, "*", config, "compile_error", detail=planned.failure)]
+    if planned.programs:
+        return check_programs(planned, config, settings)
+    checks = [
+        Check(planned.source, u.function, config, "unknown", detail=u.why)
+        for u in planned.unsupported
+    ]
+    if not planned.layouts:
+        return checks
+    if config.linkage == "static" and planned.externs:
+        why = f"not static: it declares {', '.join(planned.externs)} and does not define it"
+        return checks + [
+            Check(planned.source, p.signature.name, config, "unknown", detail=why)
+            for p in planned.layouts
+        ]
+    text = driver.translation_unit(planned.path, planned.layouts, config.linkage)
+    compiler = settings.compiler(config.compiler)
+    result = run_compiler(compiler, driver.bpf_args(config), source=text)
+    if result.output is None:
+        return checks + [
+            Check(planned.source, p.signature.name, config, "compile_error", detail=result.why)
+            for p in planned.layouts
+        ]
+    return checks + check_object(planned, config, settings, result.output)
+
+
+def check_object(
+    planned: Plan, config: BuildConfig, settings: Settings, data: bytes
+) -> list[Check]:
+    """Check every function of the object *data*, which *planned* compiled to."""
+    fill = settings.fill_names and config.opt == "0"
+    try:
+        loaded = load_object(data, path=f"{planned.source} {config}", fill_names=fill)
+    except LoadError as error:
+        return [
+            Check(planned.source, p.signature.name, config, "compile_error", detail=str(error))
+            for p in planned.layouts
+        ]
+    programs = {program.name: program for program in loaded.programs}
+    checks = []
+    for place in planned.layouts:
+        program = programs.get(driver.entry(place.signature.name))
+        if program is None:
+            why = "the object lacks its driver"
+            checks.append(
+                Check(planned.source, place.signature.name, config, "compile_error", detail=why)
+            )
+        else:
+            checks.append(check_function(planned, place, config, settings, program))
+    return checks
+
+
+def check_function(
+    planned: Plan, place: Layout, config: BuildConfig, settings: Settings, program: Program
+) -> Check:
+    """Verify, fix up, JIT and run one driver program, and compare its legs."""
+    name = place.signature.name
+    verdict = verifier.verify(program, log_level=0).verdict
+    base = Check(planned.source, name, config, "agree", verdict=_verdict_name(verdict))
+    match verdict:
+        case Unknown(why=why):
+            base = replace(base, detail=f"verifier: {why}")
+        case Rejected(message=message):
+            base = replace(base, outcome="rejected", detail=message)
+            # Linux counts parameters, not slots; the compiled code can be checked all the same
+            by_layout = verifier.Options(slots_by="layout")
+            again = verifier.verify(program, log_level=0, options=by_layout).verdict
+            if not isinstance(again, Accepted):
+                return base
+    vectors = vectors_of(place, settings)
+    legs, whys = run_legs(program, vectors, settings)
+    legs.update(planned.natives.get(name, {}))
+    if "native" in settings.legs and planned.native_why:
+        whys.append(planned.native_why)
+    found = compare_all(legs, vectors, place.mask)
+    undefined: dict[int, str] = {}
+    if found:
+        undefined, why = undefined_vectors(planned, place, settings, [n for n, _ in found])
+        if why:
+            whys.append(why)
+        found = [(n, d) for n, d in found if n not in undefined]
+    base = replace(base, vectors=len(vectors), undefined=len(undefined))
+    if undefined:
+        whys.append(f"undefined behaviour in the source: {next(iter(undefined.values()))}")
+    if found:
+        first = found[0][1]
+        where = place.describe(first.offset) if first.offset is not None else ""
+        return replace(base, outcome="diverge", divergences=tuple(d for _, d in found), where=where)
+    if base.outcome == "agree" and (whys or len(legs) < 2 or isinstance(verdict, Unknown)):
+        detail = "; ".join(dict.fromkeys([base.detail, *whys])).strip("; ")
+        return replace(base, outcome="unknown", detail=detail or "only one leg ran")
+    return base
+
+
+def run_legs(
+    program: Program, vectors: Sequence[Vector], settings: Settings
+) -> tuple[dict[str, Sequence[Outcome]], list[str]]:
+    """Return leg: outcomes of the BPF legs of *settings*, and why some have none."""
+    legs: dict[str, Sequence[Outcome]] = {}
+    whys: list[str] = []
+    for leg in ("interp", "jit"):
+        if leg not in settings.legs:
+            continue
+        seen = execute(program, leg, vectors[:INTERP_VECTORS] if leg == "interp" else vectors)
+        unknown = next((o for o in seen if isinstance(o, Unknown)), None)
+        if unknown:
+            whys.append(f"{leg}: {unknown.why}")
+        legs[leg] = seen
+    return legs, whys
+
+
+def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> list[Outcome]:
+    """Run *program* on the BPF leg named *leg*."""
+    runner: Runner | Unknown
+    if leg == "interp":
+        runner = InterpLeg().prepare(program)
+    elif leg == "jit":
+        runner = _jit_leg().prepare(verifier.fixup(program))
+    else:
+        raise HarnessError(f"no leg {leg} that runs BPF (interp, jit)")
+    if isinstance(runner, Unknown):
+        return [runner for _ in vectors]
+    return runner.run(vectors)
+
+
+@functools.cache
+def _jit_leg() -> JitLeg:
+    """One emulator a process: it costs more to make than to use."""
+    return JitLeg()
+
+
+def _verdict_name(verdict: Accepted | Rejected | Unknown) -> str:
+    return {Accepted: "accept", Rejected: "reject", Unknown: "unknown"}[type(verdict)]
+
+
+def undefined_vectors(
+    planned: Plan, place: Layout, settings: Settings, numbers: Sequence[int]
+) -> tuple[dict[int, str], str]:
+    """Return which of the vectors *numbers* the C source has no defined behaviour on, and why.
+
+    A build that traps on undefined behaviour, and builds that differ in what uninitialised
+    variables hold, tell. Also returns why that could not be found out, "" if it could.
+    """
+    one = replace(planned, layouts=(place,))
+    builds: dict[str, native.NativeModule] = {}
+    for check in driver.CHECKS:
+        ir = _native_ir(one, settings, check)
+        built = ir if isinstance(ir, Unknown) else native.build(ir, (0,))[0]
+        if isinstance(built, Unknown):
+            return {}, f"undefined behaviour not ruled out: {built.why}"
+        builds[check] = built
+    vectors = vectors_of(place, settings)
+    chosen = list(dict.fromkeys(numbers))
+    entry = driver.entry(place.signature.name)
+    whys = native.undefined_behaviour(builds, entry, [vectors[n] for n in chosen], place.mask)
+    return {n: why for n, why in zip(chosen, whys, strict=True) if why}, ""
+
+
+# --- programs with sections of their own ------------------------------------
+
+
+def check_programs(planned: Plan, config: BuildConfig, settings: Settings) -> list[Check]:
+    """Verify the programs of a source that has its own, against the refusals it expects."""
+    compiler = settings.compiler(config.compiler)
+    result = run_compiler(compiler, driver.bpf_args(config), source=planned.path)
+    if result.output is None:
+        return [Check(planned.source, "*", config, "compile_error", detail=result.why)]
+    fill = settings.fill_names and config.opt == "0"
+    try:
+        loaded = load_object(result.output, path=f"{planned.source} {config}", fill_names=fill)
+    except LoadError as error:
+        return [Check(planned.source, "*", config, "compile_error", detail=str(error))]
+    checks = [_check_program(planned, config, program) for program in loaded.programs]
+    for missing in sorted(planned.refusals.keys() - {p.name for p in loaded.programs}):
+        why = "the source expects a refusal of it, and has no such program"
+        checks.append(Check(planned.source, missing, config, "diverge", detail=why))
+    return checks
+
+
+def _check_program(planned: Plan, config: BuildConfig, program: Program) -> Check:
+    verdict = verifier.verify(program, log_level=0).verdict
+    base = Check(planned.source, program.name, config, "agree", verdict=_verdict_name(verdict))
+    expected = planned.refusals.get(program.name)
+    match verdict:
+        case Unknown(why=why):
+            return replace(base, outcome="unknown", detail=f"verifier: {why}")
+        case Rejected(message=message) if expected is None:
+            return replace(base, outcome="rejected", detail=message)
+        case Rejected(message=message) if message != expected:
+            return replace(
+                base, outcome="diverge", detail=f"expected {expected!r}, got {message!r}"
+            )
+        case Accepted() if expected is not None:
+            return replace(base, outcome="diverge", detail=f"expected {expected!r}, accepted")
+    return base
+
+
+# --- cases ------------------------------------------------------------------
+
+
+def check_case(case: Case, compiler: Compiler | None) -> list[str]:
+    """Return what the case *case* expects and does not get, one line each."""
+    if case.source is not None:
+        return _check_source_case(case, compiler)
+    failures: list[str] = []
+    seen = observe(case)
+    expected = case.verify
+    if expected is not None:
+        got = seen.verify
+        for name in ("verdict", "message", "insn", "log"):
+            want = getattr(expected, name)
+            if (want is not None or name == "message") and want != getattr(got, name):
+                failures.append(f"{name}: expected {want!r}, got {getattr(got, name)!r}")
+    for arch, images in case.jit.items():
+        for name, code in images.items():
+            if seen.jit.get(arch, {}).get(name) != code:
+                got_code = seen.jit.get(arch, {}).get(name)
+                failures.append(f"{arch} image of {name}: expected {code}, got {got_code}")
+    for number, run in enumerate(case.runs):
+        for leg in run.legs or ("interp", "jit"):
+            got_run = seen.runs[number][leg]
+            if got_run != _expected(run):
+                failures.append(f"run {number} on {leg}: expected {_expected(run)}, got {got_run}")
+    return failures
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a case's program does today."""
+
+    verify: VerifyCheck
+    jit: Mapping[str, Mapping[str, str]]
+    runs: Sequence[Mapping[str, tuple[str, int | None, bytes | None]]]
+
+
+def observe(case: Case) -> Observation:
+    """Return what the BPF text of *case* does."""
+    assert case.program is not None
+    program = case_program(case.program, case.name)
+    verification = verifier.verify(program, log_level=1)
+    insn, message = None, None
+    match verification.verdict:
+        case Rejected():
+            insn, message = verification.verdict.insn, verification.verdict.message
+        case Unknown():
+            message = verification.verdict.why
+    verdict = _verdict_name(verification.verdict)
+    image = x86_64.compile(verifier.fixup(program))
+    images = {s.name: s.code.hex() for s in image.subprograms} if isinstance(image, Image) else {}
+    runs = []
+    for run in case.runs:
+        legs = run.legs or ("interp", "jit")
+        runs.append({leg: _summary(execute(program, leg, [run.ctx])[0]) for leg in legs})
+    return Observation(
+        VerifyCheck(verdict, message, insn, verification.log), {"x86_64": images}, runs
+    )
+
+
+def _summary(outcome: Outcome) -> tuple[str, int | None, bytes | None]:
+    match outcome:
+        case Returned():
+            return "returned", outcome.r0, outcome.ctx
+        case Trapped():
+            return "trapped", None, None
+        case OutOfFuel():
+            return "fuel", None, None
+    return f"unknown: {outcome.why}", None, None
+
+
+def _expected(run: RunCheck) -> tuple[str, int | None, bytes | None]:
+    if run.outcome != "returned":
+        return run.outcome, None, None
+    return run.outcome, run.r0, run.ctx if run.after is None else run.after
+
+
+def bless_case(case: Case, compiler: Compiler | None) -> bool:
+    """Rewrite the expectations of *case* to what it does today; return whether they changed."""
+    if case.source is not None:
+        failures = _check_source_case(replace(case, crosscheck="agree"), compiler)
+        return bless(case.path, crosscheck="diverge" if failures else "agree")
+    seen = observe(case)
+    keep = case.verify or VerifyCheck("")
+    verify = replace(
+        seen.verify,
+        log=seen.verify.log if keep.log is not None else None,
+        insn=seen.verify.insn,
+    )
+    runs = []
+    for run, legs in zip(case.runs, seen.runs, strict=True):
+        outcome, r0, after = next(iter(legs.values()))
+        runs.append(replace(run, outcome=outcome, r0=r0, after=after))
+    return bless(case.path, verify=verify, jit=seen.jit if case.jit else None, runs=runs)
+
+
+def source_case_checks(case: Case, settings: Settings, compiler: Compiler) -> list[Check]:
+    """Check the C of *case* on the builds it names."""
+    import tempfile
+
+    assert case.source is not None
+    checks: list[Check] = []
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
+        path = Path(folder, f"{case.name}.c")
+        path.write_text(case.source.c, encoding="utf-8")
+        configs = tuple(
+            BuildConfig(compiler.name, opt, mcpu, linkage)
+            for opt in case.source.opts
+            for mcpu in case.source.mcpus
+            for linkage in case.source.linkages
+        )
+        settings = replace(settings, configs=configs)
+        planned = plan(path, str(case.path), settings)
+        for config in configs:
+            checks += check_build(planned, config, settings)
+    return checks
+
+
+def _check_source_case(case: Case, compiler: Compiler | None) -> list[str]:
+    if compiler is None:
+        raise HarnessError(f"{case.path}: needs a clang")
+    settings = Settings(configs=(), compilers=(compiler,))
+    expected = case.crosscheck or "agree"
+    return [
+        f"{check.function} {check.build}: expected {expected}, got {check.outcome} {check.detail}"
+        for check in source_case_checks(case, settings, compiler)
+        if check.outcome != expected
+    ]

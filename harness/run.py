@@ -1,0 +1,416 @@
+"""The ``run`` verb: sources and cases over all builds and all cores.
+
+Work is cut into steps that run in worker processes: one plans a source (and runs its
+native builds once), then one checks each of its builds. A worker that dies takes only its
+step with it, which is tried once more alone and then reported as unknown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness import corpus, pipeline
+from harness.corpus import Known
+from harness.model import BuildConfig, HarnessError, outcome_json
+from harness.pipeline import Check, Plan, Settings
+
+# Every level, cpu and linkage once, in few builds; --opt, --mcpu and --linkage ask for more.
+DEFAULT_BUILDS = (
+    ("0", "v3", "hidden"),
+    ("1", "v1", "static"),
+    ("2", "v2", "hidden"),
+    ("2", "v4", "static"),
+    ("3", "v3", "static"),
+    ("s", "v4", "hidden"),
+)
+OUTCOMES = ("agree", "diverge", "known", "rejected", "compile_error", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run came to."""
+
+    checks: tuple[Check, ...]
+    seconds: float
+    seed: int
+    stale: tuple[Known, ...] = ()  # entries of known.toml that nothing shows any more
+
+    def count(self, outcome: str) -> int:
+        """Return how many checks ended as *outcome*, one of ``OUTCOMES``."""
+        return sum(outcome_of(check) == outcome for check in self.checks)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needs a person's eyes: no divergence, no unexplained refusal."""
+        bad = ("diverge", "rejected", "compile_error")
+        unexplained = [c for c in self.checks if c.known is None and c.outcome in bad]
+        return not unexplained and not self.stale
+
+
+def outcome_of(check: Check) -> str:
+    """Return *check*'s outcome as the summary counts it."""
+    return "known" if check.known and check.outcome == "diverge" else check.outcome
+
+
+# --- what to run ------------------------------------------------------------
+
+
+def expand(paths: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Path]]:
+    """Return the C sources, as (name for people, path), and the case files that *paths* name.
+
+    Folders are searched; no paths mean c_sources/ and corpus/ of the folder we are in.
+    Raises HarnessError where there is nothing.
+    """
+    named = [Path(p) for p in paths]
+    if not named:
+        named = [p for p in (Path("c_sources"), Path("corpus")) if p.is_dir()]
+        if not named:
+            raise HarnessError(
+                "no c_sources/ or corpus/ in this folder: name C files, folders or cases, "
+                "e.g. crosscheck run my.c"
+            )
+    sources: dict[Path, None] = {}
+    for path in named:
+        if path.is_dir():
+            sources.update(dict.fromkeys(sorted(path.rglob("*.c"))))
+        elif not path.exists():
+            raise HarnessError(f"{path}: no such file or folder")
+        elif path.suffix == ".c":
+            sources[path] = None
+        elif path.suffix != ".toml":
+            raise HarnessError(f"{path}: neither a C file nor a case (.toml)")
+    cases = corpus.find(named)
+    if not sources and not cases:
+        raise HarnessError(f"no C file and no case in {', '.join(map(str, named))}")
+    return [(str(path), path) for path in sources], cases
+
+
+def configurations(
+    compilers: Sequence[str],
+    opts: Sequence[str] = (),
+    mcpus: Sequence[str] = (),
+    linkages: Sequence[str] = (),
+) -> tuple[BuildConfig, ...]:
+    """Return the builds to make: ``DEFAULT_BUILDS``, or all combinations of what is named.
+
+    An axis that is not named takes the values the default builds have.
+    """
+    if not (opts or mcpus or linkages):
+        builds: Sequence[tuple[str, str, str]] = DEFAULT_BUILDS
+    elif opts and not mcpus and not linkages:
+        builds = [(o, m, k) for o in opts for m in ("v3", "v4") for k in ("hidden", "static")]
+    else:
+        builds = list(
+            itertools.product(
+                opts or ("0", "1", "2", "3", "s"),
+                mcpus or ("v3", "v4"),
+                linkages or ("hidden", "static"),
+            )
+        )
+    return tuple(BuildConfig(c, *build) for c in compilers for build in dict.fromkeys(builds))
+
+
+# --- the steps, in processes ------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Step:
+    """One call in a worker."""
+
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    lost: Callable[[str], list[Check]]  # what it counts as when its process dies
+    alone: bool = False  # it was running when a process died
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    total: int
+    what: str  # what was finished last
+
+
+def run(
+    sources: Sequence[tuple[str, Path]],
+    cases: Sequence[Path],
+    settings: Settings,
+    *,
+    known: Sequence[Known] = (),
+    jobs: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Report:
+    """Check every source and case on every build and return the report.
+
+    *jobs*: worker processes, default all cores. KeyboardInterrupt ends the workers and
+    their compilers and goes on to the caller.
+    """
+    began = time.monotonic()
+    jobs = jobs or len(os.sched_getaffinity(0))
+    checks: list[Check] = []
+    state = _State(total=len(sources) * (1 + len(settings.configs)) + len(cases))
+
+    def finished(result: Any) -> Iterator[_Step]:
+        state.done += 1
+        match result:
+            case Plan():
+                yield from _build_steps(result, settings, state)
+                what = result.source
+            case list():
+                checks.extend(explain(check, known) for check in result)
+                what = f"{result[0].source} {result[0].build}" if result else ""
+        progress(Progress(state.done, state.total, what))
+
+    steps = [_plan_step(name, path, settings) for name, path in sources]
+    steps += [_case_step(path, settings) for path in cases]
+    _work(steps, finished, jobs)
+    order = {name: number for number, (name, _) in enumerate(sources)}
+    configs = {config: number for number, config in enumerate(settings.configs)}
+    checks.sort(
+        key=lambda c: (
+            order.get(c.source, len(order)),
+            c.source,
+            configs.get(c.config, -1) if c.config else -1,
+        )
+    )
+    return Report(
+        tuple(checks),
+        time.monotonic() - began,
+        settings.seed,
+        stale(known, checks, settings),
+    )
+
+
+@dataclass(slots=True)
+class _State:
+    total: int
+    done: int = field(default=0)
+
+
+def _plan_step(name: str, path: Path, settings: Settings) -> _Step:
+    def lost(why: str) -> list[Check]:
+        return [Check(name, "*", None, "unknown", detail=why)]
+
+    return _Step(pipeline.plan, (path, name, settings), lost)
+
+
+def _build_steps(planned: Plan, settings: Settings, state: _State) -> Iterator[_Step]:
+    for config in settings.configs:
+        if planned.mcpus and config.mcpu not in planned.mcpus:
+            state.total -= 1
+            continue
+        lost = _LostBuild(planned, config)
+        yield _Step(pipeline.check_build, (planned, config, settings), lost)
+
+
+@dataclass(frozen=True, slots=True)
+class _LostBuild:
+    planned: Plan
+    config: BuildConfig
+
+    def __call__(self, why: str) -> list[Check]:
+        names = [p.signature.name for p in self.planned.layouts] or ["*"]
+        return [Check(self.planned.source, n, self.config, "unknown", detail=why) for n in names]
+
+
+def _case_step(path: Path, settings: Settings) -> _Step:
+    def lost(why: str) -> list[Check]:
+        return [Check(str(path), path.stem, None, "unknown", detail=why)]
+
+    return _Step(check_case, (path, settings), lost)
+
+
+def check_case(path: Path, settings: Settings) -> list[Check]:
+    """Check the case in *path*: its expectations, and for C its builds."""
+    case = corpus.read(path)
+    if case.source is not None:
+        expected = case.crosscheck or "agree"
+        checks = []
+        for compiler in settings.compilers:
+            for check in pipeline.source_case_checks(case, settings, compiler):
+                same = check.outcome == expected
+                detail = check.detail or f"expected {expected}, got {check.outcome}"
+                outcome = (
+                    "agree" if same else "diverge" if check.outcome == "agree" else check.outcome
+                )
+                checks.append(replace(check, outcome=outcome, detail="" if same else detail))
+        return checks
+    failures = pipeline.check_case(case, None)
+    outcome = "diverge" if failures else "agree"
+    return [
+        Check(
+            str(path), case.name, None, outcome, detail="; ".join(failures), vectors=len(case.runs)
+        )
+    ]
+
+
+def _work(steps: list[_Step], finished: Callable[[Any], Iterator[_Step]], jobs: int) -> None:
+    """Run *steps*, and the ones that follow from their results, in *jobs* processes."""
+    waiting = list(reversed(steps))
+    while waiting:
+        alone = [step for step in waiting if step.alone]
+        if alone:
+            step = alone[0]
+            waiting.remove(step)
+            try:
+                with _pool(1) as pool:
+                    result = pool.submit(step.call, *step.arguments).result()
+            except BrokenProcessPool:
+                why = "the process that checked it died: a crash in LLVM or the emulator"
+                result = step.lost(why)
+            waiting.extend(finished(result))
+            continue
+        running: dict[Future[Any], _Step] = {}
+        try:
+            with _pool(jobs) as pool:
+                while waiting or running:
+                    # a few more than can run, so that no worker waits for us
+                    while waiting and len(running) < jobs + 2:
+                        step = waiting.pop()
+                        running[pool.submit(step.call, *step.arguments)] = step
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()  # raises where the process died
+                        del running[future]
+                        waiting.extend(finished(result))
+        except BrokenProcessPool:
+            for step in running.values():
+                step.alone = True
+                waiting.append(step)
+
+
+class _pool:  # noqa: N801 (reads as a function)
+    """A pool of workers that a KeyboardInterrupt ends at once."""
+
+    def __init__(self, jobs: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["harness.pipeline"])
+        self._executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+
+    def __enter__(self) -> ProcessPoolExecutor:
+        return self._executor
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(1)  # unwinds, so that a compiler that runs is killed
+
+
+# --- known.toml -------------------------------------------------------------
+
+_KINDS = {"diverge": "divergence", "rejected": "reject", "compile_error": "compile_error"}
+
+
+def explain(check: Check, known: Sequence[Known]) -> Check:
+    """Return *check* with the entry of *known* that explains it, if one does."""
+    kind = _KINDS.get(check.outcome)
+    if kind is None:
+        return check
+    for entry in known:
+        if entry.matches(kind, check.source, check.function, check.build, check.detail):
+            return replace(check, known=entry.id)
+    return check
+
+
+def stale(known: Sequence[Known], checks: Sequence[Check], settings: Settings) -> tuple[Known, ...]:
+    """Return the open entries whose function was checked on every build they name, and agrees.
+
+    An entry that no longer shows is news: a compiler was mended, or the harness went blind.
+    """
+    shown = {check.known for check in checks}
+    found = []
+    for entry in known:
+        if entry.status != "open" or entry.id in shown:
+            continue
+        kind = entry.kind
+        seen = Counter(
+            check.outcome
+            for check in checks
+            if any(
+                entry.matches(kind, check.source, check.function, check.build, text)
+                for text in (entry.message, check.detail)
+            )
+        )
+        if seen and set(seen) == {"agree"} and set(settings.legs) >= {"interp", "jit", "native"}:
+            found.append(entry)
+    return tuple(found)
+
+
+# --- JSON -------------------------------------------------------------------
+
+
+def report_json(report: Report, settings: Settings) -> dict[str, Any]:
+    """Return *report* in the form of the command contract."""
+    checks = report.checks
+    versions = {c.name: c.version for c in settings.compilers}
+    return {
+        "summary": {
+            "functions": len({(c.source, c.function) for c in checks}),
+            "builds": len({(c.source, c.config) for c in checks if c.config}),
+            "vectors": sum(c.vectors for c in checks),
+            "agree": report.count("agree"),
+            "diverge": report.count("diverge"),
+            "known": report.count("known"),
+            "rejected": report.count("rejected"),
+            "compile_errors": report.count("compile_error"),
+            "unknown": report.count("unknown"),
+            "explained": sum(c.known is not None for c in checks),
+            "undefined": sum(c.undefined for c in checks),
+            "seconds": round(report.seconds, 3),
+            "seed": report.seed,
+            "stale": [entry.id for entry in report.stale],
+        },
+        "compilers": versions,
+        "builds": [
+            {
+                "source": c.source,
+                "function": c.function,
+                "compiler": c.config.compiler if c.config else None,
+                "opt": c.config.opt if c.config else None,
+                "mcpu": c.config.mcpu if c.config else None,
+                "linkage": c.config.linkage if c.config else None,
+                "verdict": c.verdict or None,
+                "vectors": c.vectors,
+                "outcome": outcome_of(c),
+                "detail": c.detail or None,
+                "known": c.known,
+            }
+            for c in checks
+        ],
+        "divergences": [
+            {
+                "source": c.source,
+                "function": c.function,
+                "build": c.build,
+                "legs": list(d.legs),
+                "vector": d.vector.hex(),
+                "outcomes": [outcome_json(o) for o in d.outcomes],
+                "offset": d.offset,
+                "known": c.known,
+            }
+            for c in checks
+            for d in c.divergences
+        ],
+    }
