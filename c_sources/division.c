@@ -1,4 +1,4 @@
-/* 64-bit and 32-bit division and modulo of arguments in slots; signed division is -mcpu=v4's. */
+/* Unsigned division and modulo of arguments in slots, 64 and 32 bits. */
 #include <stdint.h>
 
 uint64_t divide_unsigned(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f,
@@ -36,22 +36,3 @@ uint64_t divide_guarded(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t
 		r ^= e % g;
 	return r;
 }
-
-#if !defined(__bpf__) || __BPF_CPU_VERSION__ >= 4
-int64_t divide_signed(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f, int64_t g)
-{
-	int64_t x = f == 0 || f == -1 ? 2 : f;
-	int64_t y = g == 0 || g == -1 ? 3 : g;
-
-	return (a ^ b) / x + (c ^ d) % y + (e & 0xffff);
-}
-
-int32_t divide_signed32(int32_t a, int32_t b, int32_t c, int32_t d, int32_t e, int32_t f,
-			int32_t g)
-{
-	int32_t x = f == 0 || f == -1 ? 2 : f;
-	int32_t y = g == 0 || g == -1 ? 3 : g;
-
-	return (a ^ b) / x / 2 + (c ^ d) % y / 2 + (e & 0xffff);
-}
-#endif

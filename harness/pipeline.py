@@ -215,15 +215,27 @@ def check_build(planned: Plan, config: BuildConfig, settings: Settings) -> list[
             Check(planned.source, p.signature.name, config, "unknown", detail=why)
             for p in planned.layouts
         ]
-    text = driver.translation_unit(planned.path, planned.layouts, config.linkage)
     compiler = settings.compiler(config.compiler)
-    result = run_compiler(compiler, driver.bpf_args(config), source=text)
-    if result.output is None:
-        return checks + [
+    layouts = planned.layouts
+    while layouts:
+        text = driver.translation_unit(planned.path, layouts, config.linkage)
+        result = run_compiler(compiler, driver.bpf_args(config), source=text)
+        # a function that this build's preprocessor leaves out must not take the others with it
+        blamed = driver.blame(result.diagnostics) if result.output is None else set()
+        left = tuple(p for p in layouts if p.signature.name not in blamed)
+        checks += [
             Check(planned.source, p.signature.name, config, "compile_error", detail=result.why)
-            for p in planned.layouts
+            for p in layouts
+            if result.output is None and (p.signature.name in blamed or len(left) == len(layouts))
         ]
-    return checks + check_object(planned, config, settings, result.output)
+        if result.output is not None:
+            return checks + check_object(
+                replace(planned, layouts=layouts), config, settings, result.output
+            )
+        if len(left) == len(layouts):
+            break
+        layouts = left
+    return checks
 
 
 def check_object(
