@@ -14,7 +14,11 @@ from harness.model import HarnessError, Image, Relocation
 
 ALIGNMENT = 16  # bytes
 FILL = b"\xcc"
-ABSOLUTE = {"func", "ksym"}  # four-byte fields that are addresses, sign-extended, not distances
+ABSOLUTE = {
+    "func",
+    "ksym",
+    "arena",
+}  # four-byte fields that are addresses, sign-extended, not distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Linked:
 def link(image: Image, base: int, resolve: Callable[[Relocation], int]) -> Linked:
     """Place *image* at *base*; *resolve* gives the address of what is no subprogram of it.
 
-    *resolve* sees relocations of kind helper, kfunc, map, data, thunk, ksym and
-    private_stack, and returns where the target is; the addend is added here.
+    *resolve* sees relocations of kind helper, kfunc, map, data, thunk, ksym, arena
+    and private_stack, and returns where the target is; the addend is added here.
     Raises ``HarnessError`` where an address does not fit its field.
     """
     symbols: dict[str, int] = {}

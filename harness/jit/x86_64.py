@@ -46,6 +46,9 @@ from harness.jit.x86_jumps import BACK_TO_SELF, CONDITIONAL, GOTO, LEAVE, Branch
 from harness.model import Frame, HarnessError, Image, Program, Relocation, SubImage, Unknown
 
 AX = 12  # BPF_REG_AX: the register of the fix-ups
+PROLOGUE = -1  # in place of a slot
+ARENA_MAP = 33  # BPF_MAP_TYPE_ARENA
+TO_USER = 1 << 16  # AddrSpaceCast: from space 1, the arena's offsets, to space 0
 
 # fmt: off
 NATIVE = {
@@ -107,9 +110,25 @@ ATOMICS = {  # operation, fetch, bytes
     ("cmpxchg", True, 8): x.LOCK_CMPXCHG_mr, ("cmpxchg", True, 4): x.LOCK_CMPXCHG32_mr,
 }
 
+# The same in the arena, whose base is r12
+ARENA_LOADS = {1: x.MOV32ZX8_rx, 2: x.MOV32ZX16_rx, 4: x.MOV32_rx, 8: x.MOV_rx}
+ARENA_SIGNED_LOADS = {1: x.MOVSX8_rx, 2: x.MOVSX16_rx, 4: x.MOVSX32_rx}
+ARENA_STORES = {1: x.MOV8_xr, 2: x.MOV16_xr, 4: x.MOV32_xr, 8: x.MOV_xr}
+ARENA_IMM_STORES = {1: x.MOV8_xi, 2: x.MOV16_xi, 4: x.MOV32_xi, 8: x.MOV_xi}
+ARENA_ATOMICS = {  # immediate, bytes
+    (0x00, 8): x.LOCK_ADD_xr,     (0x00, 4): x.LOCK_ADD32_xr,
+    (0x40, 8): x.LOCK_OR_xr,      (0x40, 4): x.LOCK_OR32_xr,
+    (0x50, 8): x.LOCK_AND_xr,     (0x50, 4): x.LOCK_AND32_xr,
+    (0xA0, 8): x.LOCK_XOR_xr,     (0xA0, 4): x.LOCK_XOR32_xr,
+    (0x01, 8): x.LOCK_XADD_xr,    (0x01, 4): x.LOCK_XADD32_xr,
+    (o.XCHG, 8): x.XCHG_xr,       (o.XCHG, 4): x.XCHG32_xr,
+    (o.CMPXCHG, 8): x.LOCK_CMPXCHG_xr, (o.CMPXCHG, 4): x.LOCK_CMPXCHG32_xr,
+}
+
 # The kernel's internal forms                   include/linux/filter.h
-PROBE_MEM, PROBE_MEMSX, NOSPEC = 0x20, 0x40, 0xC0
-NOSPEC_OPCODE = o.ST | NOSPEC
+PROBE_MEM, PROBE_MEMSX = 0x20, 0x40             # loads from what may be no kernel address
+PROBE_MEM32, PROBE_MEM32SX, PROBE_ATOMIC = 0xA0, 0xC0, 0xE0  # arena accesses
+NOSPEC_OPCODE = o.ST | 0xC0
 TAIL_CALL_OPCODE = o.JMP | 0xF0
 VSYSCALL = -10 << 20                            # VSYSCALL_ADDR
 MAX_TAIL_CALLS = 33                             # MAX_TAIL_CALL_CNT
@@ -185,6 +204,7 @@ class _Target:
     bmi2: bool
     la57: bool
     fp: int  # the native register that is r10: rbp, or r9 with a private stack
+    arena: bool  # the program has an arena: r12 is its base
 
 
 class _Bytes(dict[Insn, _Code]):
@@ -277,6 +297,9 @@ def encode(insn: Insn, target: _Target) -> bytes | None:
             return None
         case MayGoto():
             raise _UnsupportedError("may_goto: the verifier's fix-ups rewrite it before the JIT")
+        case AddrSpaceCast(dst=dst, src=src, imm=imm) if imm == TO_USER and target.arena:
+            native(dst), native(src)
+            return None
         case AddrSpaceCast():
             raise _UnsupportedError("address-space cast without an arena")
     raise _UnsupportedError(f"JIT does not model {type(insn).__name__}")
@@ -446,10 +469,28 @@ def _internal(insn: Raw, native: Callable[[int], int], target: _Target) -> bytes
         return x.LFENCE
     if opcode == TAIL_CALL_OPCODE:
         return None
-    if opcode & 7 == o.LDX and opcode & 0xE0 in (PROBE_MEM, PROBE_MEMSX):
-        signed = opcode & 0xE0 == PROBE_MEMSX
-        if not (signed and size == 8):
-            return _probe(size, signed, native(insn.dst), native(insn.src), insn.off, target)
+    mode, sign_extends = opcode & 0xE0, size < 8
+    match opcode & 7:
+        case o.LDX if mode == PROBE_MEM or (mode == PROBE_MEMSX and sign_extends):
+            dst, src = native(insn.dst), native(insn.src)
+            return _probe(size, mode == PROBE_MEMSX, dst, src, insn.off, target)
+        case o.LDX if mode == PROBE_MEM32 and target.arena:
+            return ARENA_LOADS[size](native(insn.dst), native(insn.src), x.R12, insn.off)
+        case o.LDX if mode == PROBE_MEM32SX and sign_extends and target.arena:
+            return ARENA_SIGNED_LOADS[size](native(insn.dst), native(insn.src), x.R12, insn.off)
+        case o.STX if mode == PROBE_MEM32 and target.arena:
+            return ARENA_STORES[size](native(insn.dst), x.R12, insn.off, native(insn.src))
+        case o.ST if mode == PROBE_MEM32 and target.arena:
+            return ARENA_IMM_STORES[size](native(insn.dst), x.R12, insn.off, insn.imm)
+        case o.STX if mode == PROBE_ATOMIC and target.arena:
+            dst, src = native(insn.dst), native(insn.src)
+            if insn.imm == o.LOAD_ACQUIRE:
+                return ARENA_LOADS[size](dst, src, x.R12, insn.off)
+            if insn.imm == o.STORE_RELEASE:
+                return ARENA_STORES[size](dst, x.R12, insn.off, src)
+            if (insn.imm, size) in ARENA_ATOMICS:
+                return ARENA_ATOMICS[insn.imm, size](dst, x.R12, insn.off, src)
+            raise _UnsupportedError(f"unknown atomic opcode {insn.imm & 0xFFFFFFFF:02x}")
     raise _UnsupportedError(f"unknown opcode {opcode:02x}")
 
 
@@ -487,7 +528,8 @@ class _Function:
         self.insns: Sequence[Insn] = program.insns[sub.start : sub.end]
         self.fields: list[tuple[int, Relocation]] = []  # slot, relocation from the slot's start
         fp = x.R9 if frame.private_stack else x.RBP
-        self.known = _bytes_for(_Target(options.bmi2, options.la57, fp))
+        self.arena = any(bpf_map.type == ARENA_MAP for bpf_map in program.maps)
+        self.known = _bytes_for(_Target(options.bmi2, options.la57, fp, self.arena))
         depth = 0 if frame.private_stack else frame.stack_depth
         self.depth = (depth + 7) & -8
 
@@ -515,7 +557,7 @@ class _Function:
         starts = list(accumulate(map(len, codes), initial=len(prologue)))
         code = prologue + b"".join(codes)
         relocations = tuple(
-            replace(field, offset=field.offset + (starts[slot] if slot >= 0 else 0))
+            replace(field, offset=field.offset + (0 if slot == PROLOGUE else starts[slot]))
             for slot, field in self.fields
         )
         return SubImage(self.names[self.start], code, tuple(starts[:-1]), relocations)
@@ -533,18 +575,20 @@ class _Function:
                 f" with {REG_ARGS + slots} args"
             )
         self.outgoing = SLOT_SIZE * (slots - 1) if slots > 1 else 0
-        saved = SLOT_SIZE * self.used.bit_count()
-        if self.frame.exception_boundary:
-            saved += SLOT_SIZE  # r12
+        saved = SLOT_SIZE * (self.used.bit_count() + self._keeps_r12)
         self.bottom = -(self.depth + saved + self.outgoing)  # rsp, from rbp
 
+    @property
+    def _keeps_r12(self) -> bool:
+        return self.frame.exception_boundary or self.arena
+
     def _pushes(self) -> bytes:
-        code = x.PUSH_r(x.R12) if self.frame.exception_boundary else b""
+        code = x.PUSH_r(x.R12) if self._keeps_r12 else b""
         return code + b"".join(x.PUSH_r(reg) for bit, reg in SAVED_ORDER if self.used & bit)
 
     def _pops(self) -> bytes:
         code = b"".join(x.POP_r(reg) for bit, reg in reversed(SAVED_ORDER) if self.used & bit)
-        return code + (x.POP_r(x.R12) if self.frame.exception_boundary else b"")
+        return code + (x.POP_r(x.R12) if self._keeps_r12 else b"")
 
     def _endbr(self) -> bytes:
         return x.ENDBR64 if self.options.ibt else b""
@@ -573,11 +617,14 @@ class _Function:
         code += self._pushes()
         if self.outgoing:
             code += x.SUB_ri8(x.RSP, self.outgoing)
+        if self.arena:
+            code += x.MOV_ri64(x.R12, 0)
+            self._relocate(PROLOGUE, len(code) - 8, 8, "arena", "kernel")
         if frame.private_stack:
-            self.fields.append((-1, Relocation(len(code) + 2, 8, "private_stack", "")))
             code += x.MOV_ri64(x.R9, 0)
-            self.fields.append((-1, Relocation(len(code) + 5, 4, "ksym", "this_cpu_off")))
+            self._relocate(PROLOGUE, len(code) - 8, 8, "private_stack", "")
             code += x.ADD_rg(x.R9, 0)
+            self._relocate(PROLOGUE, len(code) - 4, 4, "ksym", "this_cpu_off")
         return code
 
     def _epilogue(self, slot: int) -> bytes:
@@ -621,6 +668,8 @@ class _Function:
                     codes[slot] = self._call(slot, insn)
                 case LoadImm() as insn:
                     codes[slot] = self._address(slot, insn)
+                case AddrSpaceCast(dst=dst, src=src):
+                    codes[slot] = self._to_user(slot, NATIVE[dst], NATIVE[src])
                 case PercpuAddr(dst=dst, src=src):
                     to = NATIVE[dst]
                     codes[slot] = _mov(to, NATIVE[src]) + x.ADD_rg(to, 0)
@@ -689,6 +738,14 @@ class _Function:
                 return x.MOV_ri64(dst, 0)
             case kind:
                 raise _UnsupportedError(f"64-bit immediate load of kind {kind or insn.src}")
+
+    def _to_user(self, slot: int, dst: int, src: int) -> bytes:
+        """Put the upper half of the arena's user address before an offset that is not zero."""
+        code = (x.MOV32_rr(dst, src) if dst != src else b"") + x.SHL_ri8(dst, 32)
+        code += x.OR_ai(0) if dst == x.RAX else x.OR_ri32(dst, 0)
+        self._relocate(slot, len(code) - 4, 4, "arena", "user_high")
+        code += x.ROL_ri8(dst, 32) + x.XOR_rr(SCRATCH, SCRATCH)
+        return code + x.TEST32_rr(dst, dst) + x.CMOVE_rr(dst, SCRATCH)
 
     def _counter(self) -> int:
         """Return the offset from rbp of the pointer to the tail-call counter."""
