@@ -146,7 +146,7 @@ class Relocation:
     """A field of an image that depends on an address chosen later."""
 
     offset: int  # bytes from the start of the subprogram's image
-    size: int  # bytes: 8 (absolute); 4 (relative to the field's end; func, ksym, arena: absolute, signed)
+    size: int  # bytes: 8 (absolute), 4 (from the field's end; func, ksym, arena: signed absolute)
     kind: str  # "call", "helper", "kfunc", "map", "data"; "func", "ksym", "thunk", "arena", ...
     target: str  # subprogram, helper number, kfunc, or map name
     addend: int = 0  # data: offset into the map's value; call: offset into the subprogram
