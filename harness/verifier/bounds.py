@@ -1,291 +1,68 @@
-"""What the verifier knows of a scalar: its bits and its ranges, and how instructions change them.
+"""How instructions change what is known of scalars: arithmetic, moves, comparisons.
 
-A ``Scalar`` is what Linux 7.3 keeps in ``struct bpf_reg_state``: a tnum (``var_off``)
-and two circular ranges, 64-bit (``r64``) and 32-bit (``r32``, of the low half), from
-which unsigned and signed minimum and maximum are read. Transfer functions are pure and
-give the kernel's own result, bit for bit, also where it could be sharper; each docstring
-names the kernel function mirrored (kernel/bpf/verifier.c, 7.3.4).
+Transfer functions are pure, take and return ``Scalar``, and give the result of Linux
+7.3.4, bit for bit, also where it could be sharper: later states, and so verdicts and
+logs, depend on it. Each docstring names the function of kernel/bpf/verifier.c mirrored.
 
 Operands of 32-bit operations are whole registers; results are zero-extended as the
-kernel does it. Integers are Python's, unsigned unless a name says signed.
+kernel does it. The slow functions keep their last results, since a verifier meets the
+same operands on many paths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 from harness.verifier import cnum, tnum
 from harness.verifier.cnum import Cnum
-from harness.verifier.tnum import HIGH, M32, M64, S32, S64, Tnum
+from harness.verifier.scalar import (
+    UNKNOWN,
+    ZERO,
+    Parts,
+    Scalar,
+    const,
+    forget_ranges,
+    format_ranges,
+    format_scalar,
+    sane,
+    signed_text,
+    sync,
+    unsigned_text,
+    update_bounds,
+    update_bounds32,
+    violation,
+)
+from harness.verifier.tnum import HIGH, M32, M64, Tnum
 
-_new = tuple.__new__  # half the time of the named constructor
+__all__ = [
+    "UNKNOWN",
+    "ZERO",
+    "Parts",
+    "Scalar",
+    "add_offset",
+    "alu",
+    "branch_taken",
+    "clamp",
+    "const",
+    "endian",
+    "forget_ranges",
+    "fork",
+    "format_ranges",
+    "format_scalar",
+    "is_subset",
+    "mov32",
+    "range_within",
+    "refine",
+    "sext",
+    "signed_text",
+    "sync",
+    "truncate",
+    "unsigned_text",
+    "violation",
+]
 
-
-class Scalar(NamedTuple):
-    """The abstract value of a register: bits, 64-bit range, range of the low 32 bits.
-
-    A tuple, because the verifier makes one for each instruction it processes and
-    compares them when it prunes. A pointer has one too, for its variable offset.
-    """
-
-    value: int  # of the tnum: bits known to be 1
-    mask: int  # of the tnum: bits not known
-    base: int  # of the 64-bit range
-    size: int
-    base32: int  # of the 32-bit range
-    size32: int
-
-    @staticmethod
-    def unknown() -> Scalar:
-        """Return the scalar of which nothing is known (``__mark_reg_unknown``)."""
-        return UNKNOWN
-
-    @staticmethod
-    def const(value: int) -> Scalar:
-        """Return the scalar of one value, wrapped to 64 bits (``__mark_reg_known``)."""
-        return const(value)
-
-    @staticmethod
-    def make(var_off: Tnum, r64: Cnum = cnum.UNBOUNDED64, r32: Cnum = cnum.UNBOUNDED32) -> Scalar:
-        """Return a scalar of these parts, not synchronised (see ``sync``)."""
-        return Scalar(*var_off, *r64, *r32)
-
-    @staticmethod
-    def from_load(size: int, signed: bool = False) -> Scalar:
-        """Return what a load of *size* bytes of unknown memory gives (``check_mem_access``)."""
-        return _LOADS[size, signed]
-
-    @staticmethod
-    def from_srange(low: int, high: int) -> Scalar:
-        """Return signed *low* to *high*, 32-bit values both (``do_refine_retval_range``)."""
-        return sync(
-            Scalar(0, M64, *cnum.from_srange(low, high, M64), *cnum.from_srange(low, high, M32))
-        )
-
-    @staticmethod
-    def from_urange(low: int, high: int) -> Scalar:
-        """Return unsigned *low* to *high*, 32-bit values both (``do_refine_retval_range``)."""
-        return sync(Scalar(0, M64, low, high - low, low, high - low))
-
-    @property
-    def var_off(self) -> Tnum:
-        """The bits."""
-        return Tnum(self[0], self[1])
-
-    @property
-    def r64(self) -> Cnum:
-        """The 64-bit range."""
-        return self[2], self[3]
-
-    @property
-    def r32(self) -> Cnum:
-        """The range of the low 32 bits."""
-        return self[4], self[5]
-
-    @property
-    def is_const(self) -> bool:
-        """Say whether all 64 bits are known (``tnum_is_const``)."""
-        return not self[1]
-
-    @property
-    def is_const32(self) -> bool:
-        """Say whether the low 32 bits are known (``tnum_subreg_is_const``)."""
-        return not self[1] & M32
-
-    @property
-    def signed_value(self) -> int:
-        """The value of a constant, as a signed number."""
-        return self[0] - ((self[0] & S64) << 1)
-
-    @property
-    def umin(self) -> int:
-        """Unsigned 64-bit minimum (``reg_umin``)."""
-        return 0 if self[3] > M64 - self[2] else self[2]
-
-    @property
-    def umax(self) -> int:
-        """Unsigned 64-bit maximum (``reg_umax``)."""
-        return M64 if self[3] > M64 - self[2] else self[2] + self[3]
-
-    @property
-    def smin(self) -> int:
-        """Signed 64-bit minimum (``reg_smin``)."""
-        return cnum.smin((self[2], self[3]), M64)
-
-    @property
-    def smax(self) -> int:
-        """Signed 64-bit maximum (``reg_smax``)."""
-        return cnum.smax((self[2], self[3]), M64)
-
-    @property
-    def u32_min(self) -> int:
-        """Unsigned 32-bit minimum (``reg_u32_min``)."""
-        return 0 if self[5] > M32 - self[4] else self[4]
-
-    @property
-    def u32_max(self) -> int:
-        """Unsigned 32-bit maximum (``reg_u32_max``)."""
-        return M32 if self[5] > M32 - self[4] else self[4] + self[5]
-
-    @property
-    def s32_min(self) -> int:
-        """Signed 32-bit minimum (``reg_s32_min``)."""
-        return cnum.smin((self[4], self[5]), M32)
-
-    @property
-    def s32_max(self) -> int:
-        """Signed 32-bit maximum (``reg_s32_max``)."""
-        return cnum.smax((self[4], self[5]), M32)
-
-    @property
-    def width(self) -> int:
-        """How many low bits may be set (``get_reg_width``)."""
-        return self.umax.bit_length()
-
-    @property
-    def is_empty(self) -> bool:
-        """Say whether a range is empty: the branch is dead (``range_bounds_violation``)."""
-        return (self[4] == M32 and self[5] == M32) or (self[2] == M64 and self[3] == M64)
-
-    def contains(self, value: int) -> bool:
-        """Say whether unsigned 64-bit *value* may be in the register."""
-        return (
-            value & ~self[1] == self[0]
-            and cnum.contains(self.r64, value, M64)
-            and cnum.contains(self.r32, value & M32, M32)
-        )
-
-    def __str__(self) -> str:
-        """Return the kernel's text (``print_reg_state``)."""
-        return format_scalar(self)
-
-
-UNKNOWN = Scalar(0, M64, 0, M64, 0, M32)
-_ZERO = Scalar(0, 0, 0, 0, 0, 0)
-
-
-@lru_cache(maxsize=1 << 14)
-def const(value: int) -> Scalar:
-    """Return the scalar of one value, wrapped to 64 bits (``__mark_reg_known``)."""
-    value &= M64
-    return Scalar(value, 0, value, 0, value & M32, 0)
-
-
-# Synchronisation: what each part says of the others. It runs several times for each
-# instruction, hence on plain integers, with the common cases of ``cnum`` written out.
-
-Parts = tuple[int, int, int, int, int, int]  # the fields of a Scalar, perhaps not synchronised
-
-
-def _update32(parts: Parts) -> Parts:
-    """Tighten the 32-bit range by the bits (``__update_reg32_bounds``)."""
-    value, mask, base, size, base32, size32 = parts
-    mask32 = mask & M32
-    if mask32 == M32 and size32 != M32:
-        return parts
-    # Members of a tnum span its mask, from the lowest, signed if the sign is not known.
-    low = 0 if mask32 == M32 else value & M32 | mask32 & S32
-    if (base32 - low & M32) + size32 > mask32 or size32 == M32:
-        base32, size32 = cnum.intersect((base32, size32), (low, mask32), M32)
-    return value, mask, base, size, base32, size32
-
-
-def _update(parts: Parts) -> Parts:
-    """Tighten both ranges by the bits (``__update_reg_bounds``)."""
-    value, mask, base, size, base32, size32 = parts
-    mask32 = mask & M32
-    if mask32 != M32 or size32 == M32:
-        low = 0 if mask32 == M32 else value & M32 | mask32 & S32
-        if (base32 - low & M32) + size32 > mask32 or size32 == M32:
-            base32, size32 = cnum.intersect((base32, size32), (low, mask32), M32)
-    if mask != M64 or size == M64:
-        low = 0 if mask == M64 else value | mask & S64
-        if (base - low & M64) + size > mask or size == M64:
-            base, size = cnum.intersect((base, size), (low, mask), M64)
-
-    # Where bits and unsigned range have one value in common, that is it.
-    umin = base
-    umax = base + size
-    if umax > M64:
-        umin, umax = 0, M64
-    high = value | mask
-    if umin & ~mask == value:
-        # The next member is above umin, by the lowest unknown bit if umin is the first.
-        following = value | mask & -mask if umin == value else tnum.step((value, mask), umin)
-        if following > umax:
-            return umin, 0, umin, 0, umin & M32, 0
-    else:
-        following = tnum.step((value, mask), umin)
-        if following == high or (following <= umax and tnum.step((value, mask), following) > umax):
-            return following, 0, following, 0, following & M32, 0
-    return value, mask, base, size, base32, size32
-
-
-def _deduce(base: int, size: int, base32: int, size32: int) -> tuple[int, int, int, int]:
-    """Tighten the 32-bit range by the 64-bit one, and back (``__reg_deduce_bounds``)."""
-    if size < M32:
-        if (base32 - base & M32) + size32 > size or size32 == M32:
-            base32, size32 = cnum.intersect((base32, size32), (base & M32, size), M32)
-    elif size32 == M32 or size == M64:
-        base32, size32 = cnum.intersect((base32, size32), cnum.low_half((base, size)), M32)
-    if size32 != M32 or base32 == M32:
-        base, size = cnum.narrow((base, size), (base32, size32))
-    return base, size, base32, size32
-
-
-def sync(parts: Parts) -> Scalar:
-    """Let the bits and both ranges tighten each other (``reg_bounds_sync``).
-
-    Takes a Scalar or its fields. As the kernel's, it is not a fixed point: another turn
-    may tighten more, so it must run where the kernel runs it and nowhere else.
-    """
-    _, _, base, size, base32, size32 = parts
-    if (base32 == M32 and size32 == M32) or (base == M64 and size == M64):
-        return _new(Scalar, parts)
-    updated = value, mask, base, size, base32, size32 = _update(parts)
-    if mask or size or size32:
-        rings = base, size, base32, size32
-        deduced = _deduce(base, size, base32, size32)
-        if deduced != rings:
-            deduced = _deduce(*deduced)
-        base, size, base32, size32 = deduced
-        # Bits equal in the unsigned minimum and maximum (``__reg_bound_offset``)
-        if size <= M64 - base:
-            above = M64 ^ (1 << (base ^ base + size).bit_length()) - 1
-            mask &= ~above
-            value = (value | base & above) & ~mask
-        if size32 <= M32 - base32:
-            above = M32 ^ (1 << (base32 ^ base32 + size32).bit_length()) - 1
-            mask &= ~above
-            value = (value | base32 & above) & ~mask
-        bounded = value, mask, base, size, base32, size32
-        if bounded != updated:
-            updated = _update(bounded)
-    return _new(Scalar, updated)
-
-
-def violation(parts: Parts) -> str | None:
-    """Name the invariant that *parts* break, if any (``reg_bounds_sanity_check``)."""
-    value, mask, base, size, base32, size32 = parts
-    if (base32 == M32 and size32 == M32) or (base == M64 and size == M64):
-        return "range bounds violation"
-    if not mask and (size or base != value):
-        return "const tnum out of sync with range bounds"
-    if not mask & M32 and (size32 or base32 != value & M32):
-        return "const subreg tnum out of sync with range bounds"
-    return None
-
-
-def forget_ranges(scalar: Scalar) -> Scalar:
-    """Keep the bits only, as after a broken invariant (``__mark_reg_unbounded``)."""
-    return _new(Scalar, (scalar[0], scalar[1], 0, M64, 0, M32))
-
-
-def _sane(scalar: Scalar) -> Scalar:
-    """Return *scalar*, without its ranges if they contradict its bits."""
-    return scalar if violation(scalar) is None else forget_ranges(scalar)
+_new = tuple.__new__
 
 
 def _zero_extend(parts: Parts) -> Parts:
@@ -302,7 +79,7 @@ def _zero_extend(parts: Parts) -> Parts:
 @lru_cache(maxsize=1 << 12)
 def mov32(src: Scalar) -> Scalar:
     """Return the low half of *src*, zero-extended (``check_alu_op``, 32-bit mov)."""
-    return sync(_zero_extend(src))
+    return sane(sync(_zero_extend(src)))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -321,7 +98,7 @@ def truncate(scalar: Scalar, size: int) -> Scalar:
     else:
         r64 = 0, keep
     r32 = cnum.UNBOUNDED32 if size < 4 else scalar.r32
-    return sync((scalar.value & keep, scalar.mask & keep, *r64, *r32))
+    return sane(sync((scalar.value & keep, scalar.mask & keep, *r64, *r32)))
 
 
 def _signed(value: int, bits: int) -> int:
@@ -352,7 +129,7 @@ def sext(scalar: Scalar, bits: int, to: int = 64) -> Scalar:
     r32 = cnum.from_srange(low, high, M32)
     if to == 64:
         return Scalar(*var_off, *cnum.from_srange(low, high, M64), *r32)
-    return sync(_zero_extend((*var_off, *scalar.r64, *r32)))
+    return sane(sync(_zero_extend((*var_off, *scalar.r64, *r32))))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -363,12 +140,6 @@ def endian(op: str, bits: int, scalar: Scalar) -> Scalar:
     if bits != 64:
         scalar = truncate(scalar, bits // 8)
     return sync(scalar)
-
-
-_LOADS = {
-    **{(size, False): truncate(UNKNOWN, size) for size in (1, 2, 4, 8)},
-    **{(size, True): sext(UNKNOWN, size * 8) for size in (1, 2, 4)},
-}
 
 
 # Arithmetic. Each function takes whole registers and returns the parts of the result before
@@ -411,7 +182,7 @@ def _sub(a: Scalar, b: Scalar) -> Parts:
 
 def _neg(a: Scalar, _: Scalar) -> Parts:
     """``adjust_scalar_min_max_vals``, BPF_NEG."""
-    return _sub(_ZERO, a)
+    return _sub(ZERO, a)
 
 
 def _product(a: Cnum, b: Cnum, full: int) -> Cnum:
@@ -456,7 +227,7 @@ def _and(a: Scalar, b: Scalar) -> Parts:
     high = M64 if size > M64 - base else base + size
     high_b = M64 if size_b > M64 - base_b else base_b + size_b
     size = (high if high < high_b else high_b) - value & M64
-    return _update((value, mask, value, size, base32, size32))
+    return update_bounds((value, mask, value, size, base32, size32))
 
 
 def _or(a: Scalar, b: Scalar) -> Parts:
@@ -476,7 +247,7 @@ def _or(a: Scalar, b: Scalar) -> Parts:
     else:
         base32, size32 = low, 0
     base = max(0 if size > M64 - base else base, 0 if size_b > M64 - base_b else base_b)
-    return _update((value, mask, base, (value | mask) - base & M64, base32, size32))
+    return update_bounds((value, mask, base, (value | mask) - base & M64, base32, size32))
 
 
 def _xor(a: Scalar, b: Scalar) -> Parts:
@@ -500,7 +271,7 @@ def _lsh(bits: int, a: Scalar, shift: int) -> Parts:
     r32 = _shifted32(a, shift)
     value, mask = a[0] << shift, a[1] << shift
     if bits == 32:
-        return _update32((value & M32, mask & M32, 0, M64, *r32))
+        return update_bounds32((value & M32, mask & M32, 0, M64, *r32))
     r64 = cnum.UNBOUNDED64
     high = a.umax
     if high <= 1 << 63 - shift:
@@ -508,7 +279,7 @@ def _lsh(bits: int, a: Scalar, shift: int) -> Parts:
         r64 = low << shift, high - low << shift
     if shift == 32:  # with an arithmetic shift back, how compilers extend the sign
         r64 = cnum.intersect(r64, cnum.from_srange(a.s32_min << 32, a.s32_max << 32, M64), M64)
-    return _update((value & M64, mask & M64, *r64, *r32))
+    return update_bounds((value & M64, mask & M64, *r64, *r32))
 
 
 def _rsh(bits: int, a: Scalar, shift: int) -> Parts:
@@ -516,9 +287,11 @@ def _rsh(bits: int, a: Scalar, shift: int) -> Parts:
     value, mask = a[0], a[1]
     if bits == 32:
         low, high = a.u32_min >> shift, a.u32_max >> shift
-        return _update32(((value & M32) >> shift, (mask & M32) >> shift, 0, M64, low, high - low))
+        return update_bounds32(
+            ((value & M32) >> shift, (mask & M32) >> shift, 0, M64, low, high - low)
+        )
     low, high = a.umin >> shift, a.umax >> shift
-    return _update((value >> shift, mask >> shift, low, high - low, 0, M32))
+    return update_bounds((value >> shift, mask >> shift, low, high - low, 0, M32))
 
 
 def _arsh(bits: int, a: Scalar, shift: int) -> Parts:
@@ -526,9 +299,9 @@ def _arsh(bits: int, a: Scalar, shift: int) -> Parts:
     var_off = tnum.arshift(a.var_off, shift, bits)
     if bits == 32:
         r32 = cnum.from_srange(a.s32_min >> shift, a.s32_max >> shift, M32)
-        return _update32((*var_off, 0, M64, *r32))
+        return update_bounds32((*var_off, 0, M64, *r32))
     r64 = cnum.from_srange(a.smin >> shift, a.smax >> shift, M64)
-    return _update((*var_off, *r64, 0, M32))
+    return update_bounds((*var_off, *r64, 0, M32))
 
 
 def _only(bits: int, ring: Cnum) -> Parts:
@@ -546,7 +319,7 @@ def _quotient(a: int, b: int) -> int:
 def _div(bits: int, a: Scalar, divisor: int) -> Parts:
     """Divide by a constant (``scalar_min_max_udiv``, ``scalar32_min_max_udiv``)."""
     if not divisor:
-        return _ZERO
+        return ZERO
     low, high = (a.umin, a.umax) if bits == 64 else (a.u32_min, a.u32_max)
     low, high = low // divisor, high // divisor
     return _only(bits, (low, high - low))
@@ -555,7 +328,7 @@ def _div(bits: int, a: Scalar, divisor: int) -> Parts:
 def _sdiv(bits: int, a: Scalar, divisor: int) -> Parts:
     """Divide by a constant, signed (``scalar_min_max_sdiv``, ``scalar32_min_max_sdiv``)."""
     if not divisor:
-        return _ZERO
+        return ZERO
     divisor = _signed(divisor, bits)
     low, high = (a.smin, a.smax) if bits == 64 else (a.s32_min, a.s32_max)
     lowest = -1 << bits - 1
@@ -620,7 +393,7 @@ def _alu(op: str, bits: int, dst: Scalar, src: Scalar) -> Scalar:
         if not known or (op in _SHIFTS and src.umax >= bits):
             return UNKNOWN
         result = _BY_CONST[op](bits, dst, operand)
-    return _sane(sync(result if bits == 64 else _zero_extend(result)))
+    return sane(sync(result if bits == 64 else _zero_extend(result)))
 
 
 # Two constants give one, here without the work. The kernel does not compute remainders.
@@ -663,7 +436,7 @@ def fork(op: str, dst: Scalar, src: Scalar) -> tuple[Scalar, Scalar] | None:
     if src.mask or (op != "and" and op != "or"):
         return None
     if dst.base == M64 and dst.size == 1:
-        return _ZERO, const(M64)
+        return ZERO, const(M64)
     if dst.base32 == M32 and dst.size32 == 1:
         value, mask = dst.value & HIGH, dst.mask & HIGH
         r64 = dst.r64
@@ -684,14 +457,14 @@ def add_offset(op: str, pointer: Scalar, offset: Scalar, tighten: bool = True) -
         var_off = tnum.sub(pointer.var_off, offset.var_off)
         r64 = cnum.add(pointer.r64, cnum.negate(offset.r64, M64), M64)
     result = (*var_off, *r64, 0, M32)
-    return sync(result) if tighten else _new(Scalar, _update32(result))
+    return sync(result) if tighten else _new(Scalar, update_bounds32(result))
 
 
 def clamp(scalar: Scalar, low: int, high: int) -> Scalar:
     """Limit to signed 32-bit *low* to *high* in both widths (``__mark_reg_s32_range``)."""
     r32 = cnum.from_srange(max(scalar.s32_min, low), min(scalar.s32_max, high), M32)
     r64 = cnum.from_srange(max(scalar.smin, low), min(scalar.smax, high), M64)
-    return _sane(sync((scalar.value, scalar.mask, *r64, *r32)))
+    return sane(sync((scalar.value, scalar.mask, *r64, *r32)))
 
 
 # Comparison
@@ -771,45 +544,62 @@ def _constrain(op: str, bits: int, a: Scalar, b: Scalar) -> tuple[Parts, Parts]:
 
     The operation "clear" is the opposite of "set".
     """
+    order = _ORDERS.get(op)
+    if order:
+        swapped, signed, strict = order
+        if not swapped:
+            return _constrain_below(bits, signed, strict, a, b)
+        parts_b, parts_a = _constrain_below(bits, signed, strict, b, a)
+        return parts_a, parts_b
     full = M64 if bits == 64 else M32
-    match op:
-        case "ge" | "gt" | "sge" | "sgt":
-            parts_b, parts_a = _constrain(_FLIPPED[op], bits, b, a)
-            return parts_a, parts_b
-        case "ne" | "set" | "clear":
-            if not b.mask & full:
-                return _constrain_by(op, bits, a, b.value & full), b
-            if not a.mask & full:
-                return a, _constrain_by(op, bits, b, a.value & full)
-            return a, b
-        case "eq" if bits == 64:
-            r64 = cnum.intersect(a[2:4], b[2:4], M64)
-            mask = a[1] & b[1]
-            value = (a[0] | b[0]) & ~mask
-            return (value, mask, *r64, *a[4:6]), (value, mask, *r64, *b[4:6])
-        case "eq":
-            r32 = cnum.intersect(a[4:6], b[4:6], M32)
-            mask = a[1] & b[1] & M32
-            value = (a[0] | b[0]) & M32 & ~mask
-            return (
-                (a[0] & HIGH | value, a[1] & HIGH | mask, *a[2:4], *r32),
-                (b[0] & HIGH | value, b[1] & HIGH | mask, *b[2:4], *r32),
-            )
-    mine, theirs = (a[2:4], b[2:4]) if bits == 64 else (a[4:6], b[4:6])
-    strict = 1 if op in ("lt", "slt") else 0
-    if op in ("lt", "le"):
-        mine = cnum.intersect(mine, (0, cnum.umax(theirs, full) - strict & full), full)
-        low = cnum.umin(mine, full) + strict & full
-        theirs = cnum.intersect(theirs, (low, full - low), full)
-    else:
-        most = full >> 1
-        below = cnum.from_srange(~most, cnum.smax(theirs, full) - strict, full)
-        mine = cnum.intersect(mine, below, full)
-        above = cnum.from_srange(cnum.smin(mine, full) + strict, most, full)
-        theirs = cnum.intersect(theirs, above, full)
+    if op != "eq":
+        if not b[1] & full:
+            return _constrain_by(op, bits, a, b[0] & full), b
+        if not a[1] & full:
+            return a, _constrain_by(op, bits, b, a[0] & full)
+        return a, b
     if bits == 64:
-        return (*a[:2], *mine, *a[4:6]), (*b[:2], *theirs, *b[4:6])
-    return (*a[:4], *mine), (*b[:4], *theirs)
+        base, size = cnum.intersect(a[2:4], b[2:4], M64)
+        mask = a[1] & b[1]
+        value = (a[0] | b[0]) & ~mask
+        return (value, mask, base, size, *a[4:6]), (value, mask, base, size, *b[4:6])
+    base, size = cnum.intersect(a[4:6], b[4:6], M32)
+    mask = a[1] & b[1] & M32
+    value = (a[0] | b[0]) & M32 & ~mask
+    return (
+        (a[0] & HIGH | value, a[1] & HIGH | mask, a[2], a[3], base, size),
+        (b[0] & HIGH | value, b[1] & HIGH | mask, b[2], b[3], base, size),
+    )
+
+
+def _constrain_below(
+    bits: int, signed: bool, strict: int, a: Scalar, b: Scalar
+) -> tuple[Parts, Parts]:
+    """Narrow both, given that *a* is below *b*, or equal if not *strict*."""
+    if bits == 64:
+        full, mine, theirs = M64, a[2:4], b[2:4]
+    else:
+        full, mine, theirs = M32, a[4:6], b[4:6]
+    if signed:
+        most = full >> 1
+        below = cnum.from_srange(~most, _signed_bounds(theirs, full)[1] - strict, full)
+        mine = cnum.intersect(mine, below, full)
+        above = cnum.from_srange(_signed_bounds(mine, full)[0] + strict, most, full)
+    else:
+        mine = cnum.intersect(mine, (0, _unsigned(theirs, full)[1] - strict & full), full)
+        low = _unsigned(mine, full)[0] + strict & full
+        above = low, full - low
+    base, size = mine
+    base_b, size_b = cnum.intersect(theirs, above, full)
+    if bits == 64:
+        return (
+            (a[0], a[1], base, size, a[4], a[5]),
+            (b[0], b[1], base_b, size_b, b[4], b[5]),
+        )
+    return (
+        (a[0], a[1], a[2], a[3], base, size),
+        (b[0], b[1], b[2], b[3], base_b, size_b),
+    )
 
 
 def _constrain_by(op: str, bits: int, scalar: Scalar, known: int) -> Parts:
@@ -836,7 +626,7 @@ def _narrowed(op: str, bits: int, a: Scalar, b: Scalar) -> Pair | None:
         return None
     # A constant that lost nothing stays as it is.
     y = b if parts_b == b and not (b[1] or b[3] or b[5]) else sync(parts_b)
-    return None if y.is_empty else (_sane(x), _sane(y))
+    return None if y.is_empty else (sane(x), sane(y))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -865,7 +655,7 @@ def refine(
         return ((a, b), None) if taken else (None, (a, b))
     full = M64 if bits == 64 else M32
     if same or (op == "set" and a.mask & full and b.mask & full):
-        pair = _sane(a), _sane(b)
+        pair = sane(a), sane(b)
         return pair, pair
     return _simulate(op, bits, a, b)
 
@@ -891,7 +681,10 @@ def branch_taken(op: str, bits: int, a: Scalar, b: Scalar, same: bool = False) -
 
 
 # fmt: off
-_FLIPPED = {"ge": "le", "gt": "lt", "sge": "sle", "sgt": "slt"}  # with operands exchanged
+_ORDERS = {  # which operand is the lower one (1: the second), signed, strict
+    "le": (0, False, 0), "lt": (0, False, 1), "sle": (0, True, 0), "slt": (0, True, 1),
+    "ge": (1, False, 0), "gt": (1, False, 1), "sge": (1, True, 0), "sgt": (1, True, 1),
+}
 _REVERSED = {  # where it does not hold, this does (``rev_opcode``)
     "eq": "ne", "ne": "eq", "set": "clear", "ge": "lt", "gt": "le", "le": "gt", "lt": "ge",
     "sge": "slt", "sgt": "sle", "sle": "sgt", "slt": "sge",
@@ -904,70 +697,19 @@ _REVERSED = {  # where it does not hold, this does (``rev_opcode``)
 
 def is_subset(old: Scalar, cur: Scalar) -> bool:
     """Say whether all of *cur* was covered by *old* (``range_within`` and ``tnum_in``)."""
-    return old == cur or (range_within(old, cur) and tnum.is_subset(old.var_off, cur.var_off))
+    if old == cur:
+        return True
+    value, mask, base, size, base32, size32 = old
+    cur_value, cur_mask, cur_base, cur_size, cur_base32, cur_size32 = cur
+    if cur_mask & ~mask or cur_value & ~mask != value:
+        return False
+    if size == M64 or size32 == M32 or cur_size == M64 or cur_size32 == M32:
+        return range_within(old, cur)  # among them the empty ones
+    return (cur_base - base & M64) + cur_size <= size and (
+        cur_base32 - base32 & M32
+    ) + cur_size32 <= size32
 
 
 def range_within(old: Scalar, cur: Scalar) -> bool:
     """Say whether both ranges of *cur* lie in those of *old* (``range_within``)."""
     return cnum.is_subset(old.r64, cur.r64, M64) and cnum.is_subset(old.r32, cur.r32, M32)
-
-
-def unsigned_text(number: int) -> str:
-    """Return *number* as the log writes unsigned ones (``verbose_unum``)."""
-    return str(number) if number <= 0xFFFF else f"{number:#x}"
-
-
-def signed_text(number: int) -> str:
-    """Return *number*, signed or not, as the log writes signed ones (``verbose_snum``)."""
-    number &= M64
-    signed = number - ((number & S64) << 1)
-    return str(signed) if -0x8000 <= signed <= 0x7FFF else f"{number:#x}"
-
-
-def _low_signed(number: int) -> int:
-    """Extend the sign of a 32-bit bound in the log only if it is written in decimal."""
-    return number & M64 if -0x8000 <= number <= 0x7FFF else number & M32
-
-
-@lru_cache(maxsize=1 << 12)
-def format_ranges(scalar: Scalar) -> str:
-    """Return the bounds that say something, then the bits (``print_scalar_ranges``).
-
-    For example ``smin=0,smax=umax=umax32=255,var_off=(0x0; 0xff)``; "" for a wholly
-    unknown one. What ``print_reg_state`` writes for a scalar or an offset not constant.
-    """
-    s32_min, s32_max = scalar.s32_min, scalar.s32_max
-    bounds = [
-        ("smin", scalar.smin & M64, scalar.smin == -S64),
-        ("smax", scalar.smax & M64, scalar.smax == S64 - 1),
-        ("umin", scalar.umin, scalar.umin == 0),
-        ("umax", scalar.umax, scalar.umax == M64),
-        ("smin32", _low_signed(s32_min), s32_min == -S32),
-        ("smax32", _low_signed(s32_max), s32_max == S32 - 1),
-        ("umin32", scalar.u32_min, scalar.u32_min == 0),
-        ("umax32", scalar.u32_max, scalar.u32_max == M32),
-    ]
-    parts: list[str] = []
-    said = {name for name, _, omit in bounds if omit}
-    for index, (name, number, _) in enumerate(bounds):
-        if name in said:
-            continue
-        signed = name[0] == "s"
-        negative = signed and number >= S64
-        names = name
-        for other, same, _ in bounds[index + 2 :: 2]:  # minima with minima
-            if other in said or same != number or negative != (other[0] == "s" and same >= S64):
-                continue
-            said.add(other)
-            names += f"={other}"
-        parts.append(f"{names}={signed_text(number) if signed else unsigned_text(number)}")
-    if scalar.mask != M64:
-        parts.append(f"var_off={scalar.var_off}")
-    return ",".join(parts)
-
-
-def format_scalar(scalar: Scalar) -> str:
-    """Return a scalar register without id as the log writes it (``print_reg_state``)."""
-    if not scalar.mask:
-        return signed_text(scalar.value)
-    return f"scalar({format_ranges(scalar)})"
