@@ -241,6 +241,8 @@ _R_PC64, _R_GOTPCRELX, _R_REX_GOTPCRELX = 24, 41, 42
 # fmt: on
 # What the code generator calls on its own; everything else must be in the module.
 _LIBRARY = ("memcpy", "memmove", "memset", "memcmp", "bcmp")
+_NOWHERE, _APART, _LOWEST = 4096, 256, 65536  # bytes; the last is mmap_min_addr
+MAX_DATA, MAX_MEMORY = 4 << 20, 256 << 20  # bytes of writable data, of a module
 _JUMP = b"\xff\x25\x00\x00\x00\x00"  # jmp *[rip], the address follows
 
 
@@ -262,8 +264,9 @@ class _Section:
 class NativeModule:
     """A module's code and data in memory, ready to be called in the cage."""
 
-    symbols: Mapping[str, int]  # functions and their addresses
-    narrow: frozenset[str]  # functions whose result has 32 bits
+    symbols: Mapping[str, int] = field(repr=False)  # functions and their addresses
+    narrow: frozenset[str] = field(repr=False)  # functions whose result has 32 bits
+    missing: Mapping[int, str]  # what the module declares only: a place in no man's land
     code: tuple[int, int]  # address and size
     data: tuple[int, int, int]  # address of the writable data, of its pristine copy, and size
     memory: mmap.mmap = field(repr=False)
@@ -338,6 +341,8 @@ def _load(data: bytes, narrow: frozenset[str]) -> NativeModule:
         bounds.append((start, at))
         at = -(-at // PAGE) * PAGE
     start, end = bounds[2]
+    if end - start > MAX_DATA or at > MAX_MEMORY:
+        raise _UnlinkableError(f"{end - start} bytes of variables, {at} in all")
     pristine = at
     memory = mmap.mmap(-1, max(at + end - start, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     base = _address(memory)
@@ -345,8 +350,10 @@ def _load(data: bytes, narrow: frozenset[str]) -> NativeModule:
         memory[offset : offset + len(sections[index].data)] = sections[index].data
 
     names = [_name(strings, symbol[0]) for symbol in symbols]
+    missing: dict[int, str] = {}
     values = [
-        _symbol(name, symbol, base, offsets) for name, symbol in zip(names, symbols, strict=True)
+        _symbol(name, symbol, base, offsets, missing)
+        for name, symbol in zip(names, symbols, strict=True)
     ]
     for number, value in enumerate(values):
         if isinstance(value, int):
@@ -384,6 +391,7 @@ def _load(data: bytes, narrow: frozenset[str]) -> NativeModule:
     return NativeModule(
         functions,
         narrow,
+        missing,
         (base, bounds[0][1]),
         (base + start, base + pristine, end - start),
         memory,
@@ -394,19 +402,35 @@ def _name(strings: bytes, offset: int) -> str:
     return strings[offset : strings.index(b"\0", offset)].decode(errors="replace")
 
 
-def _symbol(name: str, symbol: tuple[int, ...], base: int, offsets: Mapping[int, int]) -> int | str:
-    """Return the address of *symbol*, or why it has none."""
+def _symbol(
+    name: str,
+    symbol: tuple[int, ...],
+    base: int,
+    offsets: Mapping[int, int],
+    missing: dict[int, str],
+) -> int | str:
+    """Return the address of *symbol*, or why it has none.
+
+    What is declared only gets a place in the first pages, where nothing may be mapped: who
+    calls or reads it faults there, and the others are not bothered.
+    """
     _, info, _, section, value, _ = symbol
     if section in offsets:
         return base + offsets[section] + value
     if section == _SHN_ABS:
         return value
-    if section == 0 and name in _LIBRARY:
-        address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
-        return address or "the C library has no " + name
     if section == _SHN_COMMON or info & 15 == 6:
         return f"{name} is common or thread-local"
-    return f"{name} is not defined"
+    if section or not name:
+        return f"{name or 'a symbol'} is in a section without memory"
+    if name in _LIBRARY:
+        address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+        return address or f"the C library has no {name}"
+    place = _NOWHERE + _APART * len(missing)
+    if place >= _LOWEST:
+        return f"{len(missing)} declarations without definition"
+    missing[place] = name
+    return place
 
 
 def _relocate(
@@ -835,8 +859,11 @@ def _trapped(module: NativeModule, number: int, rip: int, address: int) -> Outco
         case signal.SIGFPE:
             return Trapped("divide", offset)
         case signal.SIGSEGV | signal.SIGBUS:
-            if rip < 4096:  # (void *)5 called: a BPF helper by its number
+            if rip < _NOWHERE:  # (void *)5 called: a BPF helper by its number
                 return Unknown(f"native: calls BPF helper {rip}")
+            name = module.missing.get(address // _APART * _APART)
+            if name:
+                return Unknown(f"native: uses {name}, which is not defined")
             _, stacks = _stacks()
             if stacks + 17 * PAGE <= address < stacks + 18 * PAGE:
                 return Trapped("stack", offset)
@@ -861,6 +888,11 @@ _CHECKS = (
     "null or misaligned pointer, or object too small", "alignment assumption",
     "variable array bound not positive", "bounds safety",
 )
+
+_FAULTS = {
+    "divide": "division by zero or overflow", "access": "an access to memory that is not there",
+    "stack": "recursion without end", "instruction": "a trap in the program",
+}
 # fmt: on
 
 
@@ -892,7 +924,7 @@ def undefined_behaviour(
         *(results.get(name, blank) for name in ("undefined", "zero", "pattern")), strict=True
     ):
         if isinstance(trapping, Trapped):
-            found.append(trapping.where if trapping.kind == "undefined" else trapping.kind)
+            found.append(_FAULTS.get(trapping.kind, trapping.where))
         elif _differ(zero, pattern, bits):
             found.append("the result depends on an uninitialised variable")
         else:
