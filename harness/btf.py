@@ -231,7 +231,7 @@ class Btf:
 
     types: tuple[BtfType, ...]
     # What the binary form holds and the values cannot say: (type id, vlen and kind_flag
-    # where the kind has no use for them, size word where it must be 0). Valid BTF has none.
+    # where the kind has no use for them, other bits that must be 0). Valid BTF has none.
     stray: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
 
     def __getitem__(self, type_id: int) -> BtfType:
@@ -410,6 +410,7 @@ _HEADER = struct.Struct("<HBBIIIII")
 _LAYOUT = struct.Struct("<II")  # Linux 7.3 adds them to the header
 _TYPE = struct.Struct("<III")  # name, info, size or type
 _WORD, _PAIR, _TRIPLE = struct.Struct("<I"), struct.Struct("<II"), struct.Struct("<III")
+_INT_UNUSED = 0xFF00  # bits of an INT's word that mean nothing
 _ENUM, _COMPONENT = struct.Struct("<Ii"), struct.Struct("<i")
 
 # fmt: off
@@ -508,6 +509,8 @@ def parse(data: bytes) -> Btf:
         offset += len(body)
         odd_info = (0 if kind in _HAS_VLEN else vlen) | (0 if kind in _HAS_FLAG else info & 1 << 31)
         odd_word = word if kind in (ARRAY, FWD) else 0
+        if kind == INT:
+            odd_word = _WORD.unpack(body)[0] & _INT_UNUSED
         if odd_info or odd_word:
             stray.append((len(types), odd_info, odd_word))
         if len(types) > MAX_TYPE:
@@ -629,7 +632,11 @@ def encode(btf: Btf) -> bytes:
         kind, vlen, flag, word, body = _encode_type(value, at)
         odd_info, odd_word = stray.get(type_id, (0, 0))
         info = kind << 24 | vlen | flag << 31 | odd_info
-        out += _TYPE.pack(at(value.name), info, word | odd_word) + body
+        if kind == INT:
+            body = _WORD.pack(_WORD.unpack(body)[0] | odd_word)
+        else:
+            word |= odd_word
+        out += _TYPE.pack(at(value.name), info, word) + body
     header = _HEADER.pack(MAGIC, 1, 0, _HEADER.size, 0, len(out), len(out), len(strings))
     return bytes(header + out + strings)
 

@@ -140,7 +140,7 @@ class _Check:
         match kind:
             case Int():
                 self.no_stray(kind, vlen, flag)
-                self.int_check_meta(kind)
+                self.int_check_meta(kind, word)
             case Ptr() | Typedef() | Modifier():
                 self.no_stray(kind, vlen, flag)
                 if isinstance(kind, Typedef):
@@ -218,9 +218,9 @@ class _Check:
         if flag:
             self.refuse(kind, "Invalid btf_info kind_flag")
 
-    def int_check_meta(self, kind: Int) -> None:
+    def int_check_meta(self, kind: Int, unused: int) -> None:
         if kind.encoding > 0xF:
-            data = kind.encoding << 24 | kind.bit_offset << 16 | kind.bits
+            data = kind.encoding << 24 | kind.bit_offset << 16 | unused | kind.bits
             raise _RefusedError(
                 f"[{self.current}] INT {kind.name or '(anon)'} Invalid int_data:{data:x}"
             )
