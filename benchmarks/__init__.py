@@ -1,0 +1,1 @@
+"""What the speed and memory claims are measured with: ``tox run -e bench``."""

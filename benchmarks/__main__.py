@@ -1,0 +1,35 @@
+"""Print every figure of the README's speed section, as ratios measured in one run.
+
+``python -m benchmarks [NAME...]``: all benchmarks, or the ones named.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import legs, parts, whole
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "run": whole.run_against_compilers,
+    "legs": legs.vectors,
+    "verifier": parts.verifier,
+    "jit": parts.jit,
+    "loader": parts.loader,
+}
+
+
+def main() -> int:
+    """Run the benchmarks that the command line names."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            print(f"no benchmark {name} ({', '.join(BENCHMARKS)})", file=sys.stderr)
+            return 2
+    for name in names:
+        BENCHMARKS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

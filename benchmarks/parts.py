@@ -1,0 +1,86 @@
+"""Instructions a second of the verifier and the JIT, bytes a second of the loader."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from harness import pipeline
+from harness import verifier as v
+from harness.jit import x86_64
+from harness.load import load_object
+from harness.model import BuildConfig, Program
+from harness.source import driver
+from harness.toolchain import find_compilers, run_compiler
+
+ROUNDS = 5
+
+
+@cache
+def _objects() -> tuple[bytes, ...]:
+    """Every source of c_sources/ at -O0 and -O2, with its drivers."""
+    (compiler,) = find_compilers()
+    found = []
+    for opt in "02":
+        config = BuildConfig(compiler.name, opt, "v4", "hidden")
+        settings = pipeline.Settings((config,), (compiler,), legs=("interp", "jit"))
+        for path in sorted(Path("c_sources").glob("*.c")):
+            planned = pipeline.plan(path, str(path), settings)
+            text = driver.translation_unit(path, planned.layouts)
+            built = run_compiler(compiler, driver.bpf_args(config), source=text)
+            if built.output:
+                found.append(built.output)
+    return tuple(found)
+
+
+def _programs() -> Iterator[Program]:
+    for data in _objects():
+        yield from load_object(data, fill_names=True).programs
+
+
+def _median(call: Callable[[], float]) -> float:
+    """Return the median of what *call* did a second."""
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        done = call()
+        rates.append(done / (time.perf_counter() - began))
+    return statistics.median(rates)
+
+
+def verifier() -> None:
+    """Print processed instructions a second."""
+    programs = list(_programs())
+
+    def once() -> float:
+        return sum(v.verify(p, log_level=0).processed for p in programs)
+
+    print(f"verifier: {_median(once):,.0f} instructions a second, {len(programs)} programs")
+
+
+def jit() -> None:
+    """Print instructions a second, first sight of each program."""
+    programs = [v.fixup(p) for p in _programs()]
+
+    def once() -> float:
+        for program in programs:
+            x86_64.compile(program)
+        return float(sum(len(p.insns) for p in programs))
+
+    print(f"jit: {_median(once):,.0f} instructions a second")
+
+
+def loader() -> None:
+    """Print bytes of object a second."""
+    objects = _objects()
+
+    def once() -> float:
+        for data in objects:
+            load_object(data, fill_names=True)
+        return float(sum(map(len, objects)))
+
+    size = sum(map(len, objects)) / len(objects) / 1024
+    print(f"loader: {_median(once) / 1e6:.2f} MB a second, objects of {size:.0f} kB on average")
