@@ -32,6 +32,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 
 from harness.model import (
     HarnessError,
@@ -723,9 +724,9 @@ class _Batch:
 
     def __init__(self, jobs: list[Job]) -> None:
         self._jobs = jobs
+        self._sizes = [set(map(len, vectors)) for _, _, vectors in jobs]
         self._strides = [
-            -(-max(map(len, vectors), default=0) // ALIGN) * ALIGN or ALIGN
-            for _, _, vectors in jobs
+            -(-max(sizes, default=0) // ALIGN) * ALIGN or ALIGN for sizes in self._sizes
         ]
         at = -(-(_JOBS + _JOB.size * len(jobs)) // ALIGN) * ALIGN
         self._contexts, self._records = [], []
@@ -799,9 +800,9 @@ class _Batch:
                 SLOW,
                 0,
             )
-            self._memory[at : at + stride * len(vectors)] = b"".join(
-                [vector.ljust(stride, b"\0") for vector in vectors]
-            )
+            if self._sizes[index] != {stride}:
+                vectors = [vector.ljust(stride, b"\0") for vector in vectors]
+            self._memory[at : at + stride * len(vectors)] = b"".join(vectors)
 
     def outcomes(self) -> list[list[Outcome]]:
         """Return the outcomes of each job."""
@@ -814,25 +815,34 @@ class _Batch:
         start = self._records[index]
         records = self._memory[start : start + _RECORD.size * len(vectors)]
         keep = 0xFFFFFFFF if entry in module.narrow else (1 << 64) - 1
+        if len(self._sizes[index]) == 1:
+            (size,) = self._sizes[index]
+            rows = struct.Struct(f"{size}s{stride - size}x").iter_unpack(contexts)
+            after = list(chain.from_iterable(rows))
+        else:
+            marks = range(0, len(contexts), stride)
+            after = [contexts[m : m + len(v)] for m, v in zip(marks, vectors, strict=True)]
+        words = memoryview(records).cast("Q")
+        statuses, values = words[::3].tolist(), words[1::3].tolist()
+        if statuses.count(1) == len(statuses):
+            if max(values, default=0) > keep:
+                values = [value & keep for value in values]
+            return list(map(Returned, values, after))
+        why = self._end or f"{statuses.count(2)} vectors before it ran out of fuel"
+        not_run = Unknown(f"native: not run, {why}")
         found: list[Outcome] = []
-        where = 0
-        slow = 0
-        for (status, value, address), vector in zip(
-            _RECORD.iter_unpack(records), vectors, strict=True
+        for status, value, address, context in zip(
+            statuses, words[1::3], words[2::3], after, strict=True
         ):
             if status == 1:
-                found.append(Returned(value & keep, contexts[where : where + len(vector)]))
+                found.append(Returned(value & keep, context))
             elif status == 2:
-                slow += 1
                 found.append(OutOfFuel())
             elif status == 3:
                 found.append(Unknown(f"native: killed by {_signal_name(value)}"))
-            elif status:
-                found.append(_trapped(module, status - 0x100, value, address))
             else:
-                why = self._end or f"{slow} vectors before it ran out of fuel"
-                found.append(Unknown(f"native: not run, {why}"))
-            where += stride
+                trapped = status and _trapped(module, status - 0x100, value, address)
+                found.append(trapped or not_run)
         return found
 
 
