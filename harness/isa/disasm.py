@@ -13,6 +13,7 @@ verifier's log and bpftool prints, opcode first. Reserved fields do not show.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from struct import iter_unpack
@@ -47,6 +48,8 @@ from harness.isa.stack_args import Dialect, frames, incoming_count, to_r12
 from harness.isa.targets import function_target, jump_target, subprogram_ranges
 
 Form = Literal["llvm", "kernel"]
+_NAME = re.compile(r"[A-Za-z_.$][\w.$]*", re.ASCII)  # a label that needs no quotes
+_QUOTABLE = re.compile(r"[^\"\\\x00-\x1f\x7f]+")
 
 
 def format_insn(
@@ -286,7 +289,9 @@ def _kernel_atomic(insn: Atomic) -> str:
 
 def _relaxed(raw: Raw) -> Insn | None:
     """Return what *raw* would be with as few reserved fields as possible cleared, if anything."""
-    for imm, off, src, dst in product((raw.imm, 0), (raw.off, 0), (raw.src, 0), (raw.dst, 0)):
+    atomic = raw.opcode & 0xE7 == o.STX | o.ATOMIC  # the immediate is the operation
+    imms = (raw.imm,) if atomic else (raw.imm, 0)
+    for imm, off, src, dst in product(imms, (raw.off, 0), (raw.src, 0), (raw.dst, 0)):
         insn = decode(SLOT.pack(raw.opcode, src << 4 | dst, off, imm), registers=16)[0]
         if not isinstance(insn, Raw):
             return insn
@@ -313,12 +318,7 @@ def listing(
     program cannot be written in the dialect.
     """
     ranges = subprogram_ranges(insns, (*(names or {}), *(incoming or {})))
-    labels = {start: f"sub_{start}" for start, _ in ranges} | dict(names or {})
-    taken = set(labels.values())
-    for slot, insn in enumerate(insns):
-        target = jump_target(insn, slot)
-        if target is not None and 0 <= target < len(insns) and target not in labels:
-            labels[target] = f"L{target}" if f"L{target}" not in taken else f".L{target}"
+    labels = _labels(insns, [start for start, _ in ranges], names or {})
     notes: dict[int, int] = {}
     shown = insns
     if dialect == "r12":
@@ -335,6 +335,30 @@ def listing(
         if not isinstance(insn, High):
             lines.append("\t" + _line(insn, slot, form, labels))
     return "\n".join(lines) + "\n"
+
+
+def _labels(
+    insns: Sequence[Insn], starts: Sequence[int], names: Mapping[int, str]
+) -> dict[int, str]:
+    """Return a label, as it is written, for each slot that a listing of *insns* names."""
+    targets = (jump_target(insn, slot) for slot, insn in enumerate(insns))
+    wanted = dict.fromkeys(starts, "sub_{}")
+    for target in targets:
+        if target is not None and 0 <= target < len(insns):
+            wanted.setdefault(target, "L{}")
+    labels: dict[int, str] = {}
+    taken = set(names.values())
+    for slot, pattern in wanted.items():
+        if isinstance(insns[slot], High):
+            continue  # no place between two lines
+        name = names.get(slot)
+        if name is None or not _QUOTABLE.fullmatch(name):
+            name = pattern.format(slot)
+            while name in taken:
+                name = f".{name}"
+            taken.add(name)
+        labels[slot] = name if _NAME.fullmatch(name) else f'"{name}"'
+    return labels
 
 
 def _line(insn: Insn, slot: int, form: Form, labels: Mapping[int, str]) -> str:

@@ -267,7 +267,8 @@ class InsnReader(TokenReader):
             symbol += self._take().text
         op = _ALU.get(symbol)
         if op is None:
-            raise self._error(f"expected an operator, found {symbol!r}", token)
+            found = repr(symbol) if symbol else "the end of the line"
+            raise self._error(f"expected an operator, found {found}", token)
         if self._is_register():
             return Alu(op, bits, dst, self._register(bits)[0])
         return Alu(op, bits, dst, None, self._imm())
@@ -278,7 +279,8 @@ class InsnReader(TokenReader):
         ahead = self._ahead()
         following = ahead.text
         if self._is_register():
-            return Alu("mov", bits, dst, self._register(bits)[0])
+            src, width = self._register(32 if bits == 32 else None)
+            return Alu("mov", width, dst, src)  # clang writes "r1 = w2" for what zero-extends
         if token.text == "-" and _REGISTER.match(following):
             self._next += 1
             if self._register(bits)[0] != dst:
