@@ -109,7 +109,7 @@ class AptRoot:
 
     def candidates(self, pattern: str) -> list[Package]:
         """Return the candidate of every package whose name matches *pattern* (a regex)."""
-        found = self._apt(["apt-cache", "search", "--names-only", pattern])
+        found = self._apt(["apt-cache", "search", "--names-only", "--", pattern])
         names = [line.partition(" ")[0] for line in found.splitlines() if line]
         wanted = [name for name in names if re.search(pattern, name)]
         return self.show(f"{name}={version}" for name, version in self._policy(wanted).items())
@@ -159,12 +159,17 @@ class AptRoot:
         """Return what apt would install for *names* (also ``name=version``) and all they need.
 
         Packages whose names match *without* (a regex), and what only they need, are
-        left out, as are the packages of *have*.
+        left out, as are the packages of *have*. So ``.*`` leaves just *names*.
         """
         self._pretend(have)
         plan = self._resolve(names)
         if without:
-            dropped = [package for package in plan if re.fullmatch(without, package.name)]
+            asked = {name.partition("=")[0] for name in names}
+            dropped = [
+                package
+                for package in plan
+                if re.fullmatch(without, package.name) and package.name not in asked
+            ]
             if dropped:
                 self._pretend([*have, *dropped])
                 plan = self._resolve(names)
@@ -330,7 +335,7 @@ def reason(argv: Sequence[str], code: int, text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line[2:].strip() for line in lines if line.startswith("E:")]
     program = next((Path(arg).name for arg in argv if Path(arg).name in PROGRAMS), argv[0])
-    said = "; ".join(dict.fromkeys(errors)) or (lines[-1] if lines else f"exit status {code}")
+    said = errors[0] if errors else lines[-1] if lines else f"exit status {code}"
     return f"{program}: {said}"
 
 
@@ -432,7 +437,7 @@ def open_apt(
     mirrors = sites()
     if not mirrors:
         raise HarnessError("apt's sources name no mirror")
-    folder = cache / "apt" / "+".join(suites)
+    folder = cache / "apt" / "+".join([*suites, *([f"t={target}"] if target else [])])
     first: HarnessError | None = None
     for site in mirrors:
         root = AptRoot(

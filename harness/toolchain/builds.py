@@ -10,6 +10,8 @@ output. What names what, so that a stale build is never returned:
 - the names in every folder where headers are looked for, since a new file there can
   hide an old one;
 - only a build that went well is kept: of one that did not, -MD may not list all.
+
+A compiler's own configuration file (``clang.cfg``) is not looked at.
 """
 
 from __future__ import annotations
@@ -37,8 +39,10 @@ CLOCK = re.compile(rb"__(DATE|TIME|TIMESTAMP)__")
 FOLDER_OPTIONS = ("-I", "-iquote", "-isystem", "-idirafter")
 # Options that read or write more than -MD tells.
 OPAQUE = re.compile(
-    r"-(fplugin|fpass-plugin|Xclang=?-load|load|include-pch|fprofile|save-temps|M)|@"
+    r"-(fplugin|fpass-plugin|load|include-pch|fprofile|fmodule|save-temps|ivfs|M)|--config|@"
 )
+# Variables that change what clang does or where it looks for headers.
+VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CCC_OVERRIDE_OPTIONS", "SOURCE_DATE_EPOCH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Key:
             return None
         digest = hashlib.sha256(FORMAT)
         name = str(source) if isinstance(source, Path) else "-"
-        for part in (who, *compiler.command, "", *args, "", str(where), name, *looked):
+        around = [os.environ.get(variable, "") for variable in VARIABLES]
+        for part in (who, *compiler.command, "", *args, "", *around, str(where), name, *looked):
             digest.update(part.encode(errors="surrogateescape") + b"\0")
         digest.update(text)
         return cls(digest.hexdigest(), where, source)
@@ -84,9 +89,10 @@ class Key:
     def find(self) -> Kept | None:
         """Return the build that was kept for this key, None where there is none."""
         try:
-            names = json.loads(place(self.digest, "needs").read_bytes())
-            path = place(self._result(names), "build")
+            needs = place(self.digest, "needs")
+            path = place(self._result(json.loads(needs.read_bytes())), "build")
             data = path.read_bytes()
+            os.utime(needs)
             os.utime(path)
         except (OSError, ValueError, TypeError, HarnessError):
             return None
@@ -121,7 +127,7 @@ class Key:
         digest = hashlib.sha256(self.digest.encode())
         for name in names:
             text = (self.cwd / name).read_bytes()
-            if CLOCK.search(text) and not name.endswith(".c"):
+            if CLOCK.search(text):
                 raise OSError(f"{name} tells the time")
             digest.update(f"{name}\0{len(text)}\0".encode(errors="surrogateescape") + text)
         return digest.hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.model import HarnessError
-from harness.toolchain.apt import AptRoot, Package, open_apt
+from harness.toolchain.apt import Package, open_apt
 from harness.toolchain.cache import fetching, remove
 from harness.toolchain.compiler import Compiler, Source
 from harness.toolchain.progress import Display, Progress
@@ -237,8 +237,3 @@ def check_clang(root: Root) -> str | None:
         if not result.ok:
             return result.why
     return None
-
-
-def newest_llvm(apt: AptRoot, like: str) -> Package | None:
-    """Return the llvm-NN package that belongs to clang package *like*."""
-    return apt.candidate(like.replace("clang-", "llvm-"))

@@ -130,7 +130,7 @@ def fetch_root(
         if main is None:
             raise HarnessError(f"apt does not want to install {first}")
         apt.download(names, plan, progress)
-        target = cache_folder() / "roots" / safe(f"{kind}-{main.name}-{main.version}")
+        target = cache_folder() / "roots" / safe(f"{main.name}-{main.version}")
         try:
             with replacing(target) as new:
                 files = new / "files"
@@ -209,10 +209,10 @@ def write_launchers(root: Root, programs: Iterable[Program]) -> None:
     A launcher names itself as argv[0], so that a program that looks for itself, or
     starts itself again, finds the launcher.
     """
-    loader, libraries = linker(root)
     folder = root.path / "bin"
     folder.mkdir(exist_ok=True)
     for program in programs:
+        loader, libraries = linker(root)
         binary = program.binary.relative_to(root.files).as_posix()
         start = (
             f'exec "{loader}" --library-path "{":".join(libraries)}" --argv0 "$0" '

@@ -37,6 +37,8 @@ CRASH = re.compile(
     r"internal compiler error",
     re.MULTILINE,
 )
+CAUSE = r"Assertion|UNREACHABLE|LLVM ERROR|error in backend|internal compiler error"
+STARVED = re.compile(r"LLVM ERROR: out of memory|std::bad_alloc")  # our limit, not a bug
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,22 @@ class CompileResult:
         if self.ok:
             return ""
         if self.timed_out:
-            return f"the compiler did not finish in {self.seconds:.0f} s"
+            return f"the compiler did not finish in {self.seconds:.1f} s"
         lines = [line.strip() for line in self.diagnostics.splitlines() if line.strip()]
-        errors = [line for line in lines if re.search(r"\b(error|ERROR)\b|Assertion", line)]
-        said = (errors or lines or ["it said nothing"])[0]
-        return f"the compiler crashed: {said}" if self.crashed else said
+        if self.crashed:
+            return f"the compiler crashed: {self._last_words(lines)}"
+        errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+        return (errors or lines or ["the compiler failed and said nothing"])[0]
+
+    @staticmethod
+    def _last_words(lines: Sequence[str]) -> str:
+        """Return the line that tells a crash best: its cause, or what it was at."""
+        for pattern in (CAUSE, r"^\d+\.\s", r"\berror\b"):
+            found = [line for line in lines if re.search(pattern, line)]
+            if found:
+                # The innermost thing it was at comes last.
+                return re.sub(r"^\d+\.\s+", "", found[0 if pattern == CAUSE else -1])
+        return lines[0] if lines else "it said nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +129,10 @@ def run_compiler(
         text = source.encode() if isinstance(source, str) else b""
         done = run(argv, text, timeout=timeout, memory=memory, cwd=cwd, scratch=Path(scratch))
         written = output.read_bytes() if output.is_file() else None
-        crashed = done.code is not None and (
-            done.code < 0 or (done.code != 0 and CRASH.search(done.stderr) is not None)
+        crashed = (
+            done.code is not None
+            and (done.code < 0 or (done.code != 0 and CRASH.search(done.stderr) is not None))
+            and STARVED.search(done.stderr) is None
         )
         ok = done.code == 0 and written is not None
         if ok and key is not None and written is not None:
@@ -208,7 +223,13 @@ def ended(process: subprocess.Popen[bytes], timeout: float) -> bool:
     ``Popen.wait`` with a timeout sleeps in steps of up to 50 ms, more than a short
     compilation takes.
     """
-    fd = os.pidfd_open(process.pid)
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:  # Linux before 5.3
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout)
+            return True
+        return False
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)

@@ -7,12 +7,11 @@ import platform
 import re
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.model import HarnessError
 from harness.toolchain.apt import open_apt
 from harness.toolchain.cache import fetching, remove
-from harness.toolchain.clang import FIRST, SUITES, ask, fetched_compiler, on_path
+from harness.toolchain.clang import FIRST, SUITES, ask, on_path
 from harness.toolchain.progress import Display, Progress
 from harness.toolchain.roots import Program, Root, fetch_root, roots
 
@@ -206,9 +205,3 @@ def objdump() -> Tool:
     told = ask([path, "--version"]).stdout.decode(errors="replace")
     found = re.search(r"LLVM version (\S+)", told)
     return Tool(found[1] if found else "unknown")
-
-
-def cached_toolchain() -> Path | None:
-    """Return the folder of the clang that was fetched, None where none was."""
-    found = fetched_compiler()
-    return Path(found.command[0]).parent.parent if found else None
