@@ -367,15 +367,19 @@ def test_cache_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mo
             cache_folder()
 
 
+def interrupt(target: Path) -> None:
+    with replacing(target) as new:
+        (new / "half").touch()
+        raise KeyboardInterrupt
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "roots" / "x"
     with replacing(target) as new:
         (new / "old").touch()
         assert not target.exists()
-    half = replacing(target)
-    (half.__enter__() / "half").touch()
     with pytest.raises(KeyboardInterrupt):
-        half.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        interrupt(target)
     assert [path.name for path in target.iterdir()] == ["old"]
     with replacing(target) as new:
         (new / "new").touch()
