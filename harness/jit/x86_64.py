@@ -152,7 +152,7 @@ class Options:
     bmi2: bool = True  # the processor has shlx, shrx, sarx
     la57: bool = False  # the processor has five-level page tables
     stack_args: bool = True  # bpf_jit_supports_stack_args()
-    array_ptrs: int = 0x118  # byte offset of ptrs in struct bpf_array: depends on the configuration
+    array_ptrs: int = 296  # byte offset of ptrs in struct bpf_array, which depends on the kernel
 
 
 class _UnsupportedError(Exception):
