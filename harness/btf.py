@@ -391,13 +391,14 @@ def fill_parameter_names(btf: Btf) -> Btf:
     and the kernel refuses such BTF. A prototype that no function has needs no names.
     """
     types = list(btf.types)
-    for _, func, proto in btf.functions():
-        params = tuple(
-            replace(param, name=f"arg{number}") if not param.name and param.type else param
-            for number, param in enumerate(proto.params, 1)
-        )
-        if params != proto.params:
-            types[func.type] = replace(proto, params=params)
+    for type_id in {func.type for _, func, _ in btf.functions()}:
+        proto = types[type_id]
+        if isinstance(proto, FuncProto) and not all(param.name for param in proto.params):
+            params = tuple(
+                replace(param, name=f"arg{number}") if not param.name and param.type else param
+                for number, param in enumerate(proto.params, 1)
+            )
+            types[type_id] = replace(proto, params=params)
     return replace(btf, types=tuple(types))
 
 

@@ -645,6 +645,8 @@ _REST = _LETTERS | frozenset(range(0x30, 0x3A))
 
 
 def _is_identifier(name: str) -> bool:
+    if len(name) > KSYM_NAME_LEN:
+        return False
     data = name.encode()
     if not 0 < len(data) <= KSYM_NAME_LEN or data[0] not in _LETTERS:
         return False
@@ -652,7 +654,7 @@ def _is_identifier(name: str) -> bool:
 
 
 def _is_section(name: str) -> bool:
-    data = name.encode()
+    data = name[: KSYM_NAME_LEN + 1].encode()
     printable = all(0x20 <= byte < 0x7F or byte >= 0xA0 for byte in data)
     return 0 < len(data) <= KSYM_NAME_LEN and printable
 

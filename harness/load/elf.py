@@ -36,6 +36,7 @@ UNDEF, LORESERVE, XINDEX = 0, 0xFF00, 0xFFFF  # SHN_*
 # Relocations                             include of LLVM: BPF.def; llvm_reloc.rst of Linux
 R_64_64, R_ABS64, R_ABS32, R_NODYLD32, R_64_32 = 1, 2, 3, 4, 10
 
+EHDR_SIZE = 64  # bytes
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _SYM = struct.Struct("<IBBHQQ")
 _REL = struct.Struct("<QQ")
@@ -100,10 +101,11 @@ class Elf:
     path: str
     parts: tuple[Part, ...]  # by section index
     symbols: tuple[Symbol, ...]
+    by_name: dict[str, Part]  # the first section of each name
 
     def part(self, name: str) -> Part | None:
         """Return the first section that is called *name*."""
-        return next((part for part in self.parts if part.name == name), None)
+        return self.by_name.get(name)
 
     def references(self, part: Part) -> list[Reference]:
         """Return the relocations in the relocation section *part*."""
@@ -136,15 +138,18 @@ def read(data: bytes, path: str) -> Elf:
         Symbol(index, strings[at], value, size, info >> 4, info & 15, other & 3, section)
         for index, (at, info, other, section, value, size) in enumerate(rows)
     )
-    return Elf(path, parts, symbols)
+    by_name = {part.name: part for part in reversed(parts[1:])}
+    return Elf(path, parts, symbols, by_name)
 
 
 def _header(data: bytes, path: str) -> tuple[int, int, int]:
     """Check what the file is; return offset, number and names section of its headers."""
     if data[:4] != b"\x7fELF":
         raise LoadError(f"{path}: not an ELF file")
+    if len(data) < EHDR_SIZE:
+        raise LoadError(f"{path}: {len(data)} bytes are less than an ELF header (cut short?)")
     try:
-        elf = ELFFile(io.BytesIO(data[:64]))
+        elf = ELFFile(io.BytesIO(data[:EHDR_SIZE]))
         header = elf.header
         if elf.elfclass != 64:
             raise LoadError(f"{path}: a {elf.elfclass}-bit ELF file, not a 64-bit one")

@@ -160,6 +160,7 @@ def _add_dummy(btf: Btf) -> tuple[Btf, int]:
 def _allocate(elf: Elf, btf: Btf, externs: tuple[Extern, ...], dummy: int) -> Btf:
     """Turn extern variables and functions of *btf* into allocated ones."""
     types = list(btf.types)
+    int32 = _int32(btf)
     by_name = {extern.name: extern for extern in externs}
     kinds = {extern.kconfig for extern in externs}
     for section_id, section in enumerate(btf.types):
@@ -183,7 +184,7 @@ def _allocate(elf: Elf, btf: Btf, externs: tuple[Extern, ...], dummy: int) -> Bt
                 types[row.type] = replace(kind, linkage=GLOBAL)
                 rows.append(SecInfo(dummy, 4 * number, 4))
             else:
-                types[row.type] = replace(kind, linkage=GLOBAL, type=_int32(btf))
+                types[row.type] = replace(kind, linkage=GLOBAL, type=int32)
                 rows.append(SecInfo(row.type, 4 * number, 4))
             end = 4 * number + 4
         types[section_id] = replace(section, size=end, variables=tuple(rows))

@@ -44,19 +44,23 @@ class PlacedMap:
 
 def read_maps(elf: Elf, btf: Btf | None, externs: tuple[Extern, ...]) -> tuple[PlacedMap, ...]:
     """Return the maps of *elf* in libbpf's order (``bpf_object__init_maps``)."""
-    maps = [*_defined_maps(elf, btf)]
+    maps = _defined_maps(elf, btf)
+    sections: dict[str, int] = {}
+    for type_id, kind in enumerate(btf.types if btf is not None else ()):
+        if isinstance(kind, DataSec):
+            sections.setdefault(kind.name, type_id)
     zeros = 0
     for part in elf.parts:
         if part.name in (ARENA_DATA, JUMP_TABLES) or part.executable or not part.size:
             continue
-        kind = _data_kind(part)
-        if kind is None:
+        data_kind = _data_kind(part)
+        if data_kind is None:
             continue
         if part.type == NOBITS:
             zeros += part.size
             if zeros > MAX_BSS:
                 raise LoadError(f"{elf.path}: {part.name} of {part.size} bytes is too large")
-        maps.append(_data_map(elf, btf, part, kind))
+        maps.append(_data_map(elf, btf, part, data_kind, sections.get(part.name, 0)))
     options = [extern for extern in externs if extern.kconfig]
     if options:
         maps.append(_option_map(elf, btf, options))
@@ -93,12 +97,11 @@ def _data_kind(part: Part) -> str | None:
     return None
 
 
-def _data_map(elf: Elf, btf: Btf | None, part: Part, kind: str) -> PlacedMap:
+def _data_map(elf: Elf, btf: Btf | None, part: Part, kind: str, value_type: int) -> PlacedMap:
     """Return the one-element array that holds *part* (``bpf_object__init_internal_map``)."""
     readonly = kind == ".rodata"
     flags = RDONLY_PROG if readonly else 0
-    value_type = btf.find(part.name, DataSec) if btf is not None else None
-    if btf is not None and value_type is not None and kind != ".percpu":
+    if btf is not None and value_type and kind != ".percpu":
         section = btf.get(value_type)
         assert isinstance(section, DataSec)
         variables = (btf.get(row.type) for row in section.variables)
@@ -113,7 +116,7 @@ def _data_map(elf: Elf, btf: Btf | None, part: Part, kind: str) -> PlacedMap:
         flags=flags,
         data=bytes(part.size) if part.type == NOBITS else part.data,
         readonly=readonly,
-        value_type=value_type or 0,
+        value_type=value_type,
     )
     return PlacedMap(value, part.index, 0, True, part.name)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from harness.btf import (
     GLOBAL,
@@ -18,6 +19,7 @@ from harness.btf import (
     BtfError,
     DeclTag,
     Func,
+    Void,
     fill_parameter_names,
     strings_of,
 )
@@ -26,12 +28,16 @@ from harness.isa.codec import decode
 from harness.isa.insn import Call, Insn, LoadImm
 from harness.load import btf_ext, elf, fixups, maps
 from harness.load.errors import LoadError
+from harness.load.fixups import KCONFIG
 from harness.load.sections import classify
 from harness.model import LineInfo, MapDef, Program, Subprogram
 
 TEXT = ".text"
 SLOT = 8  # bytes
-MAX_LINKED = 4_000_000  # slots of all programs of an object together
+# A small object can describe programs of any size: what linking one costs, in units of
+# some 0.1 us, and how much all programs of an object may cost together
+SLOT_COST, PATCH_COST, LINE_COST = 1, 8, 8
+MAX_COST = 8_000_000
 CALL, LD_IMM64 = 0x85, 0x18  # opcodes that take relocations
 _SLOT = struct.Struct("<BBhi")
 MAP_BY_INDEX, VALUE_BY_INDEX, SUBPROGRAM = 5, 6, 4  # kinds of LoadImm
@@ -197,7 +203,11 @@ def _functions(file: elf.Elf) -> tuple[_Function, ...]:
             visible and symbol.hidden,
         )
         found.setdefault((part.index, function.start), function)
-    return tuple(found[key] for key in sorted(found))
+    functions = tuple(found[key] for key in sorted(found))
+    for before, after in pairwise(functions):
+        if before.part is after.part and before.start + before.count > after.start:
+            raise LoadError(f"{file.path}: functions {before.name} and {after.name} overlap")
+    return functions
 
 
 # --- linking ----------------------------------------------------------------
@@ -252,10 +262,22 @@ class _Linker:
             for section, records in ext.functions.items()
         }
         self._callbacks = self._exception_callbacks()
+        self._options = next((n for n, p in enumerate(placed) if p.section_name == KCONFIG), 0)
+        self._text_names = {
+            function.name: index
+            for index, function in reversed(tuple(enumerate(functions)))
+            if function.part.index == self._text
+        }
+        self._core = {
+            section: sorted(
+                (record for record in records if record.kind != "local_type_id"), key=_slot_of
+            )
+            for section, records in ext.core.items()
+        }
         self._code: dict[int, tuple[tuple[Insn, ...], tuple[_Patch, ...]]] = {}
         self._lines: dict[int, tuple[btf_ext.LineRecord, ...]] = {}
         self._kernel_needs: dict[int, str | None] = {}
-        self._linked = 0
+        self._cost = 0
         self._relocations = self._collect()
 
     # What the object says about each place, before any program is linked
@@ -357,8 +379,7 @@ class _Linker:
         if call:
             return _Patch(slot, "kfunc", name=extern.name)
         if extern.kconfig and extern.weak:  # no kernel, so no such option: 0
-            options = next(n for n, p in enumerate(self._placed) if p.section_name == ".kconfig")
-            return _Patch(slot, "value", options, extern.offset)
+            return _Patch(slot, "value", self._options, extern.offset)
         return _Patch(slot, "ksym", name=extern.name)
 
     def _callee(self, index: int, slot: int, symbol: elf.Symbol, offset: int) -> int:
@@ -459,22 +480,28 @@ class _Linker:
                     order.append(patch.target)
                     bases[patch.target] = total
                     total += self.functions[patch.target].count
-                    self._linked += self.functions[patch.target].count
-                    if self._linked > MAX_LINKED:
-                        raise LoadError(f"{self.file.path}: its programs are too large together")
-                    pending.append(iter(self._decoded(patch.target)[1]))
+                    patches = self._decoded(patch.target)[1]
+                    self._spend(self.functions[patch.target].count * SLOT_COST)
+                    self._spend(len(patches) * PATCH_COST)
+                    self._spend(len(self._function_lines(patch.target)) * LINE_COST)
+                    pending.append(iter(patches))
         return order, bases, total
+
+    def _spend(self, cost: int) -> None:
+        self._cost += cost
+        if self._cost > MAX_COST:
+            raise LoadError(f"{self.file.path}: its programs are too large together")
 
     def _callback(self, root: int) -> int | None:
         name = self._callbacks.get(self.functions[root].name)
         if name is None or self.functions[root].part.index == self._text:
             return None
-        for index, function in enumerate(self.functions):
-            if function.part.index == self._text and function.name == name:
-                if not function.visible or function.hidden:
-                    raise self._fault(root, 0, f"its exception callback {name} is not global")
-                return index
-        raise self._fault(root, 0, f"its exception callback {name} is not defined")
+        index = self._text_names.get(name)
+        if index is None:
+            raise self._fault(root, 0, f"its exception callback {name} is not defined")
+        if not self.functions[index].visible or self.functions[index].hidden:
+            raise self._fault(root, 0, f"its exception callback {name} is not global")
+        return index
 
     def _needs_kernel(self, index: int) -> str | None:
         """Return why function *index* needs a kernel, None if it does not."""
@@ -483,11 +510,12 @@ class _Linker:
         return self._kernel_needs[index]
 
     def _kernel_need(self, function: _Function, index: int) -> str | None:
-        for record in self._ext.core.get(function.part.name, ()):
-            inside = function.start <= record.slot < function.start + function.count
-            if inside and record.kind != "local_type_id":
-                of = self._btf.c_name(record.type_id) if self._btf is not None else "a type"
-                return f"CO-RE relocation {record.kind} of {of} needs a kernel's BTF"
+        records = self._core.get(function.part.name, [])
+        at = bisect_left(records, function.start, key=_slot_of)
+        if at < len(records) and records[at].slot < function.start + function.count:
+            kind = self._btf.get(records[at].type_id) if self._btf is not None else Void()
+            name = kind.name or "an unnamed type"
+            return f"CO-RE relocation {records[at].kind} of {name} needs a kernel's BTF"
         for patch in self._decoded(index)[1]:
             if patch.kind == "ksym":
                 return f"the value of extern {patch.name} needs a kernel"
@@ -520,16 +548,20 @@ class _Linker:
                 offset = patch.offset & 0xFFFFFFFF
                 return LoadImm(dst, VALUE_BY_INDEX, table.map(patch.target) | offset << 32)
             case "jump", LoadImm(dst=dst):
-                values = self._jump_table(patch, bases[index], index)
-                return LoadImm(dst, VALUE_BY_INDEX, table.jump_table(patch.offset, values))
+                key = f"jump table {patch.offset}"
+                number = table.index.get(key)
+                if number is None:
+                    number = table.add(key, self._jump_table(patch, bases[index], index))
+                return LoadImm(dst, VALUE_BY_INDEX, number)
         raise self._fault(index, patch.slot, "a relocation of what is no instruction")
 
-    def _jump_table(self, patch: _Patch, base: int, index: int) -> bytes:
-        """Return the values of a jump table, by slot of the program (``create_jt_map``)."""
+    def _jump_table(self, patch: _Patch, base: int, index: int) -> MapDef:
+        """Return the map of a jump table: slots of the program (``create_jt_map``)."""
         part = self.file.part(maps.JUMP_TABLES)
         end = patch.offset + patch.size
         if part is None or patch.offset % 8 or patch.size % 8 or end > len(part.data):
             raise self._fault(index, patch.slot, "its jump table lies outside .jumptables")
+        self._spend(patch.size // 8 * PATCH_COST)
         values = bytearray()
         start = self.functions[index].start
         for (offset,) in struct.iter_unpack("<Q", part.data[patch.offset : end]):
@@ -537,7 +569,8 @@ class _Linker:
             if not 0 <= slot <= 0xFFFFFFFF:
                 raise self._fault(index, patch.slot, f"its jump table holds {offset:#x}")
             values += struct.pack("<IIII", slot, 0, 0, 0)  # struct bpf_insn_array_value
-        return bytes(values)
+        count = len(values) // 16
+        return MapDef(maps.JUMP_TABLES, maps.INSN_ARRAY, 4, 16, count, data=bytes(values))
 
     # What BTF.ext says; as libbpf has it, either all functions of a program have it or none
 
@@ -588,7 +621,7 @@ class _Linker:
         return known
 
 
-def _slot_of(record: btf_ext.LineRecord) -> int:
+def _slot_of(record: btf_ext.LineRecord | btf_ext.CoreRecord) -> int:
     return record.slot
 
 
@@ -598,24 +631,20 @@ class _Tables:
     def __init__(self, placed: tuple[maps.PlacedMap, ...]) -> None:
         self.maps: list[MapDef] = []
         self.kfuncs: dict[str, int] = {}
+        self.index: dict[int | str, int] = {}  # number in the object, or name: index
         self._placed = placed
-        self._index: dict[int | str, int] = {}
 
     def map(self, number: int) -> int:
         """Return the index of the object's map *number*."""
-        return self._add(number, self._placed[number].map)
+        return self.add(number, self._placed[number].map)
 
     def kfunc(self, name: str) -> int:
         """Return the index of the kfunc *name*."""
         return self.kfuncs.setdefault(name, len(self.kfuncs))
 
-    def jump_table(self, offset: int, values: bytes) -> int:
-        """Return the index of the map that holds the jump table at *offset*."""
-        key, count = f"jump table {offset}", len(values) // 16
-        return self._add(key, MapDef(maps.JUMP_TABLES, maps.INSN_ARRAY, 4, 16, count, data=values))
-
-    def _add(self, key: int | str, value: MapDef) -> int:
-        if key not in self._index:
-            self._index[key] = len(self.maps)
+    def add(self, key: int | str, value: MapDef) -> int:
+        """Return the index of the map that *key* stands for, added as *value* if it is new."""
+        if key not in self.index:
+            self.index[key] = len(self.maps)
             self.maps.append(value)
-        return self._index[key]
+        return self.index[key]
