@@ -23,6 +23,8 @@ from harness.toolchain import (
     tools_report,
 )
 
+CACHE = os.environ.get("CROSSCHECK_CACHE")  # the user's own, for the real thing
+
 MODERN = """\
 case "$*" in *-dM*)
   echo '#define __clang_version__ "24.0.1 (made up)"'
@@ -402,7 +404,10 @@ def test_prerequisites_unescape() -> None:
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    monkeypatch.delenv("CROSSCHECK_CACHE")
+    if CACHE is None:
+        monkeypatch.delenv("CROSSCHECK_CACHE")
+    else:
+        monkeypatch.setenv("CROSSCHECK_CACHE", CACHE)
     return find_compilers()[0]
 
 
