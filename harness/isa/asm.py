@@ -14,6 +14,7 @@ an immediate that does not fit is an error, not truncated.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from harness.isa.codec import HIGH, REGISTERS, decode, fields
@@ -197,9 +198,10 @@ class _Assembler(InsnReader):
         if pending.label.kind != "local":
             return self.labels.get(name)
         slots = self._numeric.get(int(name[:-1]), [])
+        after = bisect_right(slots, pending.slot)
         if name.endswith("b"):
-            return max((slot for slot in slots if slot <= pending.slot), default=None)
-        return min((slot for slot in slots if slot > pending.slot), default=None)
+            return slots[after - 1] if after else None
+        return slots[after] if after < len(slots) else None
 
     def _wait(self, label: Token, fix: Fix, unless: Insn | None = None) -> Insn:
         slot = len(self.insns)

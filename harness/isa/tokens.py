@@ -41,14 +41,17 @@ _CALLED = re.compile(r"([A-Za-z_][\w.-]*)#(-?[0-9]{1,10})(?![\w.])", re.ASCII)  
 _OPCODE = re.compile(r"\s*\(([0-9a-f]{2})\)(?=\s)")  # before an instruction
 _SUFFIX = re.compile(r"\s*<[^<>]+>\s*$", re.ASCII)  # the symbol llvm-objdump appends to a jump
 _LEVELS = (("+", "-"), ("|", "^", "&"), ("*", "/", "%", "<<", ">>"))  # as GNU as, loosest first
+_JUMPS = frozenset({"goto", "gotol", "may_goto", "call", "callx"})
 _DEPTH = 50  # of nested parentheses and signs in an expression
 _DIGITS = 100
+_LARGEST = 1 << 128  # intermediate value of an expression
 
 
 def scan(number: int, text: str) -> list[Token]:
     """Return the tokens of line *number*, the last of kind "end". Raises AsmError."""
     tokens: list[Token] = []
     at = 0
+    jump = False  # whether this is a jump with its target, so that "<" can be no operator
     while at < len(text):
         if tokens and tokens[-1].text == "call" and (called := _CALLED.match(text, at)):
             tokens.append(Token("called", called[1], at + 1, int(called[2])))
@@ -58,12 +61,12 @@ def scan(number: int, text: str) -> list[Token]:
             tokens.append(Token("opcode", code[1], code.start(1), int(code[1], 16)))
             at = code.end()
             continue
-        if _is_jump(tokens) and (suffix := _SUFFIX.match(text, at)):
+        if jump and (suffix := _SUFFIX.match(text, at)):
             at = suffix.end()
             continue
         found = _TOKEN.match(text, at)
         if not found:
-            raise AsmError(number, at + 1, f"unexpected {text[at:].split()[0]!r}")
+            raise AsmError(number, at + 1, f"unexpected {text[at]!r}")
         at = found.end()
         kind, column = found.lastgroup, found.start() + 1
         if kind == "comment":
@@ -76,15 +79,9 @@ def scan(number: int, text: str) -> list[Token]:
             tokens.append(Token("number", found[0], column, ord(found["char"])))
         elif kind:
             tokens.append(Token(kind, found[kind], column))
+        jump = jump or (len(tokens) > 1 and tokens[-2].text in _JUMPS)
     tokens.append(Token("end", "", len(text.rstrip()) + 1))
     return tokens
-
-
-def _is_jump(tokens: list[Token]) -> bool:
-    """Return whether *tokens* are a jump with its target, so that ``<`` cannot be an operator."""
-    return any(
-        token.text in ("goto", "gotol", "may_goto", "call", "callx") for token in tokens[:-1]
-    )
 
 
 def _number(text: str) -> int:
@@ -185,6 +182,8 @@ class TokenReader:
                     value = abs(value) // abs(right) * (1 if value * right >= 0 else -1)
                 case _:
                     value = abs(value) % abs(right) * (1 if value >= 0 else -1)
+            if abs(value) > _LARGEST:
+                raise self._error("the value is too large", token)
         return value
 
     def _term(self) -> int:

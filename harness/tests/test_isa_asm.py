@@ -373,6 +373,8 @@ ERRORS = (
     ("mov r1, 5",                            "1:1: there is no instruction 'mov'"),
     ("r1 = r2 /* c */",                      "1:9: expected the end of the instruction, found '/'"),
     ("r1 = `",                               "1:6: unexpected '`'"),
+    ("r1 = \u00a0",                          "1:6: unexpected '\\xa0'"),
+    ("r1 = 9" + " * 99999999999" * 9,       "1:50: the value is too large"),
     ("5",                                    "1:1: expected an instruction, found '5'"),
     (".include \"x\"",                       "1:1: directive .include is not supported"),
     (".byte 1, 2\nexit",                     "1:1: 2 bytes of data are no whole slots"),
