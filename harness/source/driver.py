@@ -145,15 +145,23 @@ def driver(layout: Layout) -> str:
     signature = layout.signature
     size = layout.size - layout.start
     lines = [f'#line 1 "<driver of {signature.name}>"']
-    buffer = f"unsigned char crosscheck_objects[{size}] __attribute__((aligned({layout.align})))"
     text = [
         f'__attribute__((section("{SECTION}"), used, visibility("default")))',
         f"int {entry(signature.name)}(unsigned char *crosscheck_ctx)",
         "{",
     ]
     names = _checks(layout)
-    if size:
-        text.append(f"\t{'static ' if layout.in_bss else ''}{buffer};")
+    aligned = f"__attribute__((aligned({layout.align})))"
+    if size and layout.in_bss:
+        # A guard behind the objects keeps the pointer to their end apart from the next
+        # variable. The assembly hides the address, or a static function would know it.
+        text += [
+            f"\tstatic unsigned char crosscheck_memory[{size + 8}] {aligned};",
+            "\tunsigned char *crosscheck_objects = crosscheck_memory;",
+            '\t__asm__("" : "+r"(crosscheck_objects));',
+        ]
+    elif size:
+        text.append(f"\tunsigned char crosscheck_objects[{size}] {aligned};")
     text += [f"\t{line}" for line in names]
     if size:
         text += _copy("crosscheck_objects", f"crosscheck_ctx + {layout.start}", size, layout.align)
