@@ -7,9 +7,9 @@ must do; a program in it is one a verifier accepts, unless its outcome is a trap
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from harness.isa.asm import assemble
 from harness.isa.insn import (
@@ -24,6 +24,7 @@ from harness.isa.insn import (
     Insn,
     Jump,
     Load,
+    LoadImm,
     Store,
     StoreImm,
 )
@@ -47,7 +48,7 @@ class Check:
 
     name: str
     program: Program
-    runs: tuple[tuple[Vector, Outcome], ...]
+    runs: tuple[tuple[Vector, Outcome], ...]  # in one batch
     fixups: bool = False  # right only after the verifier's fix-ups (division by zero, may_goto)
 
 
@@ -94,17 +95,24 @@ def _program(
     subprograms = (
         Subprogram(name, start, end) for (name, start), end in zip(names, ends, strict=True)
     )
-    return Program(
-        "main", "syscall", "syscall", tuple(insns), tuple(subprograms), maps=tuple(maps)
-    )
+    return Program("main", "syscall", "syscall", tuple(insns), tuple(subprograms), maps=tuple(maps))
 
 
 def _text(text: str, maps: Sequence[MapDef] = ()) -> Program:
-    """Return the program *text* assembles to; labels that begin with a small letter start
-    subprograms."""
+    """Return the program *text* assembles to.
+
+    Labels that begin with a small letter start subprograms; the first is main. In
+    ``ld_pseudo rN, 6, imm`` the high 16 bits of *imm* are the offset into the map's value.
+    """
     assembly = assemble(text)
     starts = {name: slot for name, slot in assembly.labels.items() if name[0].islower()}
-    return _program(assembly.insns, starts, maps)
+    insns = [
+        LoadImm(insn.dst, 6, insn.imm & 0xFFFF | insn.imm >> 16 << 32)
+        if isinstance(insn, LoadImm) and insn.src == 6
+        else insn
+        for insn in assembly.insns
+    ]
+    return _program(insns, {"main": 0} | starts, maps)
 
 
 def _words(*values: int) -> bytes:
@@ -124,10 +132,8 @@ def _changes(r0: int, before: Sequence[int], after: Sequence[int]) -> tuple[Vect
 
 def _signed_imm(value: int, bits: int) -> int | None:
     """Return the immediate that stands for *value* in an instruction of *bits*, if any."""
-    if bits == 32:
-        value = (value & U32 ^ MIN32) - MIN32
-    else:
-        value = (value & U64 ^ MIN64) - MIN64
+    sign = 1 << (bits - 1)
+    value = (value & (1 << bits) - 1 ^ sign) - sign
     return value if -MIN32 <= value <= MAX32 else None
 
 
@@ -141,7 +147,8 @@ _GIVE = Alu("mov", 64, R0, R2)
 # operation, bits, rows of dst, operand, result
 BINARY = (
     ("add", 64, ((1, 2, 3), (U64, 1, 0), (MAX64, 1, MIN64), (U32, 1, 0x1_0000_0000),
-                 (0x1234_5678_9ABC_DEF0, U64, 0x1234_5678_9ABC_DEEF), (5, 0x1234_5678, 0x1234_567D))),
+                 (0x1234_5678_9ABC_DEF0, U64, 0x1234_5678_9ABC_DEEF),
+                 (5, 0x1234_5678, 0x1234_567D))),
     ("add", 32, ((U32, 1, 0), (U64, U64, 0xFFFF_FFFE), (0x1_0000_0001, 0x2_0000_0002, 3),
                  (MAX32, 1, MIN32), (5, 0x1234_5678, 0x1234_567D))),
     ("sub", 64, ((3, 5, 0xFFFF_FFFF_FFFF_FFFE), (0, 1, U64), (MIN64, 1, MAX64),
@@ -165,18 +172,23 @@ BINARY = (
     ("smod", 64, ((-7, 3, -1), (7, -3, 1), (-7, -3, -1), (MIN64, 10, -8), (7, 7, 0))),
     ("smod", 32, ((0xFFFF_FFF9, 3, U32), (7, 0xFFFF_FFFD, 1), (0x1_FFFF_FFF9, 0xFFFF_FFFD, U32),
                   (MIN32, 10, 0xFFFF_FFF8))),
-    ("or",  64, ((0xF0, 0x0F, 0xFF), (1, MIN64, MIN64 + 1), (0, -128, -128), (1, 0x1234_5670, 0x1234_5671))),
+    ("or",  64, ((0xF0, 0x0F, 0xFF), (1, MIN64, MIN64 + 1), (0, -128, -128),
+                 (1, 0x1234_5670, 0x1234_5671))),
     ("or",  32, ((0xF_0000_00F0, 0x0F, 0xFF), (1, MIN32, MIN32 + 1), (0, U64, U32))),
-    ("and", 64, ((0xFF, 0x0F, 0x0F), (U64, MIN64, MIN64), (U64, -16, -16), (U64, 0x1234_5678, 0x1234_5678))),
+    ("and", 64, ((0xFF, 0x0F, 0x0F), (U64, MIN64, MIN64), (U64, -16, -16),
+                 (U64, 0x1234_5678, 0x1234_5678))),
     ("and", 32, ((U64, 0x0F, 0x0F), (U64, U64, U32), (0xFF, -16, 0xF0))),
     ("xor", 64, ((0xFF, 0x0F, 0xF0), (U64, U64, 0), (0, -1, U64), (MIN64, 1, MIN64 + 1))),
     ("xor", 32, ((0x5_0000_00FF, 0x0F, 0xF0), (0, U64, U32), (U64, U64, 0))),
-    ("lsh", 64, ((1, 63, MIN64), (0x1234, 4, 0x1_2340), (3, 63, MIN64), (5, 0, 5), (U64, 1, U64 - 1))),
-    ("lsh", 32, ((1, 31, MIN32), (0x1_8000_0001, 1, 2), (0x1_0000_0005, 0, 5), (0x1234, 4, 0x1_2340))),
+    ("lsh", 64, ((1, 63, MIN64), (0x1234, 4, 0x1_2340), (3, 63, MIN64), (5, 0, 5),
+                 (U64, 1, U64 - 1))),
+    ("lsh", 32, ((1, 31, MIN32), (0x1_8000_0001, 1, 2), (0x1_0000_0005, 0, 5),
+                 (0x1234, 4, 0x1_2340))),
     ("rsh", 64, ((MIN64, 63, 1), (U64, 1, MAX64), (0x1234, 4, 0x123), (MIN64, 0, MIN64))),
-    ("rsh", 32, ((0x1_8000_0000, 31, 1), (U64, 4, 0x0FFF_FFFF), (0x1_0000_0005, 0, 5), (U64, 1, MAX32))),
-    ("arsh", 64, ((MIN64, 63, U64), (MAX64, 62, 1), (-16, 4, U64), (MIN64, 1, 0xC000_0000_0000_0000),
-                  (-5, 0, -5))),
+    ("rsh", 32, ((0x1_8000_0000, 31, 1), (U64, 4, 0x0FFF_FFFF), (0x1_0000_0005, 0, 5),
+                 (U64, 1, MAX32))),
+    ("arsh", 64, ((MIN64, 63, U64), (MAX64, 62, 1), (-16, 4, U64),
+                  (MIN64, 1, 0xC000_0000_0000_0000), (-5, 0, -5))),
     ("arsh", 32, ((MIN32, 31, U32), (0x8000_0000_7FFF_FFFF, 30, 1), (0x1_8000_0000, 4, 0xF800_0000),
                   (0x3_8000_0005, 0, 0x8000_0005), (MIN32, 1, 0xC000_0000))),
 )
@@ -237,27 +249,31 @@ CONSTANT = (
 # fmt: on
 
 _Rows = tuple[tuple[int, int, int], ...]
+_Runs = tuple[tuple[Vector, Outcome], ...]
+_Texts = tuple[tuple[str, str, _Runs], ...]  # name, program, runs
+_MapTexts = tuple[tuple[str, tuple[MapDef, ...], str, _Runs], ...]
 
 
 def _binary() -> Iterator[Check]:
-    tables: tuple[tuple[str, tuple[tuple[str, int, _Rows], ...], bool, bool], ...] = (
-        ("", BINARY, True, False),
-        ("_masked", MASKED, False, False),
-        ("_guarded", GUARDED, True, True),
+    tables: tuple[tuple[str, tuple[tuple[str, int, _Rows], ...]], ...] = (
+        ("", BINARY),
+        ("_masked", MASKED),
+        ("_guarded", GUARDED),
     )
-    for suffix, table, immediate, fixups in tables:
+    for suffix, table in tables:
+        fixups = suffix == "_guarded"
         for op, bits, rows in table:
             name = f"alu_{op}{bits}{suffix}"
             runs = tuple(_gives(result, a, b) for a, b, result in rows)
-            insns = (_A, _B, Alu(op, bits, R2, R3), _GIVE, Exit())
-            yield Check(f"{name}_reg", _program(insns), runs, fixups)
+            program = _program((_A, _B, Alu(op, bits, R2, R3), _GIVE, Exit()))
+            yield Check(f"{name}_reg", program, runs, fixups)
             for a, b, result in rows:
                 imm = _signed_imm(b, bits)
-                if not immediate or imm is None or (fixups and imm == 0):
-                    continue  # the verifier refuses a division by the immediate 0
-                insns = (_A, Alu(op, bits, R2, None, imm), _GIVE, Exit())
+                if suffix == "_masked" or imm is None or (fixups and imm == 0):
+                    continue  # the verifier refuses these immediates
+                program = _program((_A, Alu(op, bits, R2, None, imm), _GIVE, Exit()))
                 runs = (_gives(result, a),)
-                yield Check(f"{name}_imm_{imm}_of_{a & U64:#x}", _program(insns), runs, fixups)
+                yield Check(f"{name}_imm_{imm}_of_{a & U64:#x}", program, runs, fixups)
 
 
 def _unary() -> Iterator[Check]:
@@ -283,8 +299,10 @@ EVERY_REGISTER = (
 
 
 def _registers_around(body: Sequence[Insn], values: Sequence[int]) -> Program:
-    """Return a program that gives r0 to r9 *values*, does *body*, and writes them to the
-    context; the context's address is kept at r10-8."""
+    """Return a program that gives r0 to r9 *values*, does *body*, and writes them down.
+
+    They go to the context, whose address is kept at r10-8.
+    """
     insns: list[Insn] = [Store(8, R10, -8, R1)]
     insns += [Alu("mov", 64, register, None, value) for register, value in enumerate(values)]
     insns += body
@@ -298,8 +316,9 @@ def _registers_around(body: Sequence[Insn], values: Sequence[int]) -> Program:
 def _every_register() -> Iterator[Check]:
     """Every pair of registers: what is not the destination must stay."""
     for op, bits, by_seven, by_itself in EVERY_REGISTER:
+        plain = op in ("add", "sub", "xor", "mov", "mul")  # the encoding alone depends on them
         for dst in range(10):
-            for src in range(10):
+            for src in (dst, (dst + 3) % 10) if plain else range(10):
                 values = [0x1111 * (register + 1) for register in range(10)]
                 values[src] = 7
                 values[dst] = 100
@@ -321,7 +340,8 @@ def _every_register() -> Iterator[Check]:
 
 # fmt: off
 PAIRS = (
-    (1, 1), (1, 2), (2, 1), (U64, 1), (1, U64), (MIN64, MAX64), (0x1_0000_0001, 1), (MIN32, 1), (3, 4),
+    (1, 1), (1, 2), (2, 1), (U64, 1), (1, U64), (MIN64, MAX64), (0x1_0000_0001, 1),
+    (MIN32, 1), (3, 4),
 )
 # operation, bits, which of the pairs jump
 TAKEN = (
@@ -341,30 +361,21 @@ TAKEN = (
 
 
 def _jumps() -> Iterator[Check]:
+    give = (Alu("mov", 64, R0, None, 0), Exit(), Alu("mov", 64, R0, None, 1), Exit())
     for op, bits, taken in TAKEN:
-        runs = tuple(
-            _gives(int(bit), a, b) for bit, (a, b) in zip(taken.split(), PAIRS, strict=True)
-        )
-        tail: tuple[Insn, ...] = (
-            Alu("mov", 64, R0, None, 0),
-            Exit(),
-            Alu("mov", 64, R0, None, 1),
-            Exit(),
-        )
-        insns = (_A, _B, Jump(op, bits, R2, R3, 0, 2), *tail)
-        yield Check(f"jump_{op}{bits}_reg", _program(insns), runs)
-        for bit, (a, b) in zip(taken.split(), PAIRS, strict=True):
+        rows = [(int(bit), a, b) for bit, (a, b) in zip(taken.split(), PAIRS, strict=True)]
+        program = _program((_A, _B, Jump(op, bits, R2, R3, 0, 2), *give))
+        yield Check(f"jump_{op}{bits}_reg", program, tuple(_gives(*row) for row in rows))
+        for bit, a, b in rows:
             imm = _signed_imm(b, bits)
-            if imm is None:
-                continue
-            insns = (_A, Jump(op, bits, R2, None, imm, 2), *tail)
-            name = f"jump_{op}{bits}_{a:#x}_imm_{imm}"
-            yield Check(name, _program(insns), (_gives(int(bit), a),))
+            if imm is not None:
+                program = _program((_A, Jump(op, bits, R2, None, imm, 2), *give))
+                yield Check(f"jump_{op}{bits}_{a:#x}_imm_{imm}", program, (_gives(bit, a),))
 
 
 # fmt: off
 # name, text, runs
-FLOW = (
+FLOW: _Texts = (
     ("goto", "goto L\nL1: r0 = 1\nexit\nL: goto L1", (_gives(1),)),
     ("goto_over", "r0 = 2\ngoto L\nr0 = 1\nL: exit", (_gives(2),)),
     ("gotol_over", "r0 = 2\ngotol L\nr0 = 1\nL: exit", (_gives(2),)),
@@ -402,10 +413,11 @@ def _flow() -> Iterator[Check]:
         yield Check(f"flow_{name}", _text(text), runs)
     text = "r0 = 0\nL: r0 += 1\nmay_goto E\nif r0 > 9 goto E\ngoto L\nE: exit"
     yield Check("flow_may_goto", _text(text), (_gives(10),), fixups=True)
-    far = [Alu("add", 64, R0, None, 1)] * 40  # beyond what a short native jump reaches
+    far: list[Insn] = [Alu("add", 64, R0, None, 1)] * 40  # beyond what a short native jump reaches
     for op, result in (("eq", 1), ("ne", 41)):
-        insns = (Alu("mov", 64, R0, None, 1), Jump(op, 64, R0, None, 1, len(far)), *far, Exit())
-        yield Check(f"flow_far_{op}", _program(insns), (_gives(result),))
+        jump = Jump(op, 64, R0, None, 1, len(far))
+        program = _program([Alu("mov", 64, R0, None, 1), jump, *far, Exit()])
+        yield Check(f"flow_far_{op}", program, (_gives(result),))
 
 
 # --- loads, stores and atomics: RFC 9669, section 5 -------------------------------
@@ -458,7 +470,7 @@ ATOMICS = (
 def _memory() -> Iterator[Check]:
     vector = bytes.fromhex("8081828384858687 78ffffffffffff7f")
     for kind, off, value in LOADS:
-        runs: tuple[tuple[Vector, Outcome], ...] = ((vector, Returned(value, vector)),)
+        runs: _Runs = ((vector, Returned(value, vector)),)
         program = _text(f"r0 = *({kind} *)(r1 + {off})\nexit")
         yield Check(f"load_{kind}_at_{off}", program, runs)
         copies = "".join(
@@ -492,47 +504,665 @@ def _memory() -> Iterator[Check]:
     yield from _memory_registers()
 
 
+# fmt: off
+# bytes, what a store of 0x44556677 and a load of as many bytes give
+STORED = ((1, 0x77), (2, 0x6677), (4, 0x4455_6677), (8, 0x4455_6677))
+# operation: what it makes of 0x0c in memory with 0x18
+FETCHED = (("or", 0x1C), ("and", 0x08), ("xor", 0x14), ("add", 0x24), ("xchg", 0x18))
+# fmt: on
+
+
 def _memory_registers() -> Iterator[Check]:
-    """Every register as base and as value: the native encodings differ."""
-    for base in range(10):
+    """Yield every register as base and as value: the native encodings differ."""
+    values = [0x1111 * (register + 1) for register in range(10)]
+    for base, value in permutations(range(10), 2):
         point = (Alu("mov", 64, base, R10), Alu("add", 64, base, None, -512))
-        for size, stored in ((1, 0x77), (2, 0x6677), (4, 0x4455_6677), (8, 0x4455_6677)):
-            for value in range(10):
-                values = [0x1111 * (register + 1) for register in range(10)]
-                after = list(values)
-                if value != base:
-                    after[value] = stored
-                load = Load(size, value, base, 8)
-                body = (
-                    *point,
-                    StoreImm(8, base, 8, 0),
-                    Alu("mov", 64, value, None, 0x4455_6677),
-                    Store(size, base, 8, value),
-                    Alu("mov", 64, value, None, -1),
-                    load,
-                    Alu("mov", 64, base, None, values[base]),
-                )
-                if value == base:
-                    continue
-                program = _registers_around(body, values)
-                runs = (_changes(0, [0] * 10, after),)
-                yield Check(f"registers_memory{8 * size}_r{base}_r{value}", program, runs)
-    for base in range(10):
-        for value in range(10):
-            if value == base:
-                continue
-            point = (Alu("mov", 64, base, R10), Alu("add", 64, base, None, -512))
-            for op, left in (("or", 0x1C), ("and", 0x08), ("xor", 0x14), ("add", 0x24)):
-                values = [0x1111 * (register + 1) for register in range(10)]
-                after = list(values)
-                after[base], after[value] = left, 0x0C
-                body = (
-                    *point,
-                    StoreImm(8, base, 8, 0x0C),
-                    Alu("mov", 64, value, None, 0x18),
-                    Atomic(op, 8, base, 8, value, fetch=True),
-                    Load(8, base, base, 8),
-                )
-                program = _registers_around(body, values)
-                runs = (_changes(0, [0] * 10, after),)
-                yield Check(f"registers_fetch_{op}_r{base}_r{value}", program, runs)
+        for size, stored in STORED:
+            after = list(values)
+            after[value] = stored
+            body: tuple[Insn, ...] = (
+                *point,
+                StoreImm(8, base, 8, 0),
+                Alu("mov", 64, value, None, 0x4455_6677),
+                Store(size, base, 8, value),
+                Alu("mov", 64, value, None, -1),
+                Load(size, value, base, 8),
+                Alu("mov", 64, base, None, values[base]),
+            )
+            runs = (_changes(0, [0] * 10, after),)
+            name = f"registers_memory{8 * size}_r{base}_r{value}"
+            yield Check(name, _registers_around(body, values), runs)
+        for op, left in FETCHED:
+            after = list(values)
+            after[base], after[value] = left, 0x0C
+            body = (
+                *point,
+                StoreImm(8, base, 8, 0x0C),
+                Alu("mov", 64, value, None, 0x18),
+                Atomic(op, 8, base, 8, value, fetch=True),
+                Load(8, base, base, 8),
+            )
+            runs = (_changes(0, [0] * 10, after),)
+            name = f"registers_fetch_{op}_r{base}_r{value}"
+            yield Check(name, _registers_around(body, values), runs)
+
+
+# --- calls ------------------------------------------------------------------------
+
+# fmt: off
+CALLS: _Texts = (
+    ("one_to_five", """
+        r2 = *(u64 *)(r1 + 8)
+        r3 = *(u64 *)(r1 + 16)
+        r4 = *(u64 *)(r1 + 24)
+        r5 = *(u64 *)(r1 + 32)
+        r1 = *(u64 *)(r1 + 0)
+        call f
+        exit
+     f: r0 = r1
+        r0 *= 10
+        r0 += r2
+        r0 *= 10
+        r0 += r3
+        r0 *= 10
+        r0 += r4
+        r0 *= 10
+        r0 += r5
+        exit""", (_gives(12345, 1, 2, 3, 4, 5),)),
+    ("keeps_r6_to_r10", """
+        r6 = *(u64 *)(r1 + 0)
+        r7 = 70
+        r8 = 800
+        r9 = 9000
+        *(u64 *)(r10 - 8) = 50000
+        r1 = 1
+        call f
+        r0 += r6
+        r0 += r7
+        r0 += r8
+        r0 += r9
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     f: r6 = 1000000
+        r7 = -1
+        r8 = -2
+        r9 = -3
+        *(u64 *)(r10 - 8) = -4
+        r0 = r6
+        exit""", (_gives(1059876, 6),)),
+    ("pointer_to_callers_stack", """
+        r2 = *(u64 *)(r1 + 0)
+        *(u64 *)(r10 - 16) = r2
+        r1 = r10
+        r1 += -16
+        call f
+        r1 = *(u64 *)(r10 - 16)
+        r0 += r1
+        exit
+     f: r0 = *(u64 *)(r1 + 0)
+        r2 = r0
+        r2 += 1
+        *(u64 *)(r1 + 0) = r2
+        exit""", (_gives(201, 100),)),
+    ("context_passed_on", """
+        call f
+        exit
+     f: r0 = *(u64 *)(r1 + 8)
+        *(u64 *)(r1 + 0) = 7
+        exit""", (_changes(2, (1, 2), (7, 2)),)),
+    ("eight_frames", """
+        r1 = *(u64 *)(r1 + 0)
+        call a
+        r0 += 1
+        exit
+     a: *(u64 *)(r10 - 8) = 10
+        call b
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     b: *(u64 *)(r10 - 8) = 100
+        call c
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     c: *(u64 *)(r10 - 8) = 1000
+        call d
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     d: *(u64 *)(r10 - 8) = 10000
+        call e
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     e: r6 = 100000
+        call f
+        r0 += r6
+        exit
+     f: r7 = 1000000
+        call g
+        r0 += r7
+        exit
+     g: r0 = r1
+        r0 *= 10000000
+        exit""", (_gives(21111111, 2),)),
+    ("called_twice", """
+        r6 = r1
+        r1 = *(u64 *)(r1 + 0)
+        call f
+        r7 = r0
+        r1 = *(u64 *)(r6 + 8)
+        call f
+        r0 -= r7
+        exit
+     f: r0 = r1
+        r0 *= r0
+        exit""", (_gives(16, 3, 5), _gives(-16, 5, 3))),
+)
+# fmt: on
+
+
+def _calls() -> Iterator[Check]:
+    for name, text, runs in CALLS:
+        yield Check(f"call_{name}", _text(text), runs)
+
+
+# --- stack arguments: isa/stack_args.py -------------------------------------------
+
+
+def _digits(count: int, first: int = 1) -> int:
+    """Return the number with the decimal digits *first*, *first* + 1, ..., of *count* digits."""
+    return int("".join(str((first + index) % 10) for index in range(count)))
+
+
+def _callee(count: int) -> str:
+    """Return a function f that makes one decimal number of its *count* arguments."""
+    lines = ["f: r0 = r1"]
+    lines += [f"r0 *= 10\nr0 += r{register}" for register in range(2, min(count, 5) + 1)]
+    lines += [f"r1 = *(u64 *)(r11 + {8 * k})\nr0 *= 10\nr0 += r1" for k in range(1, count - 4)]
+    return "\n".join([*lines, "exit"])
+
+
+def _pass(count: int, slots: Sequence[int], base: str = "r6") -> str:
+    """Return the call of f with *count* words from *base*, slots written in the order given."""
+    lines = [f"r0 = *(u64 *)({base} + {8 * (4 + k)})\n*(u64 *)(r11 - {8 * k}) = r0" for k in slots]
+    lines += [f"r{r} = *(u64 *)({base} + {8 * (r - 1)})" for r in range(min(count, 5), 0, -1)]
+    return "\n".join([*lines, "call f"])
+
+
+# fmt: off
+STACK_ARGS: _Texts = (
+    ("immediates", """
+        r1 = 1
+        r2 = 2
+        r3 = 3
+        r4 = 4
+        r5 = 5
+        *(u64 *)(r11 - 8) = -1
+        *(u64 *)(r11 - 16) = -2147483648
+        *(u64 *)(r11 - 24) = 2147483647
+        *(u64 *)(r11 - 32) = 0
+        call f
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 16)
+        r2 = *(u64 *)(r11 + 24)
+        r3 = *(u64 *)(r11 + 32)
+        r0 += r1
+        r0 ^= r2
+        r0 += r3
+        exit""", (_gives(0xFFFF_FFFF_0000_0000),)),
+    ("overwritten", """
+        r6 = *(u64 *)(r1 + 0)
+        *(u64 *)(r11 - 8) = 1
+        *(u64 *)(r11 - 16) = r6
+        *(u64 *)(r11 - 8) = r6
+        *(u64 *)(r11 - 16) = 5
+        call f
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 16)
+        r0 *= 10
+        r0 += r1
+        exit""", (_gives(75, 7),)),
+    ("some_slots_read", """
+        r6 = *(u64 *)(r1 + 0)
+        *(u64 *)(r11 - 56) = r6
+        *(u64 *)(r11 - 48) = 1
+        *(u64 *)(r11 - 40) = 2
+        *(u64 *)(r11 - 32) = 3
+        *(u64 *)(r11 - 24) = 4
+        *(u64 *)(r11 - 16) = 5
+        *(u64 *)(r11 - 8) = 6
+        call f
+        exit
+     f: r0 = *(u64 *)(r11 + 56)
+        r1 = *(u64 *)(r11 + 32)
+        r0 *= 10
+        r0 += r1
+        exit""", (_gives(73, 7), _gives(93, 9))),
+    ("read_twice", """
+        r6 = *(u64 *)(r1 + 0)
+        *(u64 *)(r11 - 8) = r6
+        *(u64 *)(r11 - 16) = r6
+        call f
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 8)
+        r0 += r1
+        r1 = *(u64 *)(r11 + 16)
+        r0 += r1
+        r1 = *(u64 *)(r11 + 16)
+        r0 += r1
+        exit""", (_gives(28, 7),)),
+    ("pointer_to_stack", """
+        r2 = *(u64 *)(r1 + 0)
+        *(u64 *)(r10 - 8) = r2
+        *(u64 *)(r10 - 16) = 50
+        r2 = r10
+        r2 += -8
+        *(u64 *)(r11 - 8) = r2
+        r2 += -8
+        *(u64 *)(r11 - 16) = r2
+        call f
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        r1 = *(u64 *)(r10 - 16)
+        r0 += r1
+        exit
+     f: r1 = *(u64 *)(r11 + 8)
+        r2 = *(u64 *)(r11 + 16)
+        r0 = *(u64 *)(r1 + 0)
+        r3 = *(u64 *)(r2 + 0)
+        *(u64 *)(r1 + 0) = 1000
+        *(u64 *)(r2 + 0) = 20000
+        r0 += r3
+        exit""", (_gives(21053, 3),)),
+    ("pointer_to_context", """
+        *(u64 *)(r11 - 8) = 9
+        *(u64 *)(r11 - 16) = r1
+        call f
+        exit
+     f: r1 = *(u64 *)(r11 + 16)
+        r2 = *(u64 *)(r11 + 8)
+        r0 = *(u64 *)(r1 + 0)
+        *(u64 *)(r1 + 8) = r2
+        exit""", (_changes(3, (3, 4), (3, 9)),)),
+    ("two_calls", """
+        r6 = r1
+        r2 = *(u64 *)(r6 + 0)
+        *(u64 *)(r11 - 8) = r2
+        *(u64 *)(r11 - 16) = 1
+        call f
+        r7 = r0
+        r2 = *(u64 *)(r6 + 8)
+        *(u64 *)(r11 - 16) = r2
+        *(u64 *)(r11 - 8) = r7
+        call f
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 16)
+        r0 *= 100
+        r0 += r1
+        exit""", (_gives(30102, 3, 2),)),
+    ("either_branch", """
+        r2 = *(u64 *)(r1 + 0)
+        if r2 > 5 goto L
+        *(u64 *)(r11 - 8) = 1
+        *(u64 *)(r11 - 16) = r2
+        goto C
+     L: *(u64 *)(r11 - 8) = r2
+        *(u64 *)(r11 - 16) = 2
+     C: call f
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 16)
+        r0 *= 100
+        r0 += r1
+        exit""", (_gives(103, 3), _gives(902, 9))),
+    ("in_a_loop", """
+        r6 = *(u64 *)(r1 + 0)
+        r6 &= 15
+        r7 = 0
+     L: if r6 == 0 goto E
+        *(u64 *)(r11 - 8) = r6
+        *(u64 *)(r11 - 16) = r7
+        call f
+        r7 = r0
+        r6 -= 1
+        goto L
+     E: r0 = r7
+        exit
+     f: r0 = *(u64 *)(r11 + 8)
+        r1 = *(u64 *)(r11 + 16)
+        r0 += r1
+        exit""", (_gives(0, 0), _gives(55, 10))),
+    ("between_helper_calls", """
+        r6 = *(u64 *)(r1 + 0)
+        call 5
+        *(u64 *)(r11 - 8) = r6
+        *(u64 *)(r11 - 16) = 4
+        call f
+        r7 = r0
+        call 5
+        r0 = r7
+        exit
+     f: r6 = *(u64 *)(r11 + 8)
+        r7 = *(u64 *)(r11 + 16)
+        call 5
+        r0 = r6
+        r0 *= 10
+        r0 += r7
+        exit""", (_gives(34, 3),)),
+    ("registers_kept", """
+        r6 = *(u64 *)(r1 + 0)
+        r7 = 10
+        r8 = 200
+        r9 = 3000
+        *(u64 *)(r10 - 8) = 40000
+        *(u64 *)(r11 - 8) = r6
+        *(u64 *)(r11 - 16) = r7
+        *(u64 *)(r11 - 24) = r8
+        call f
+        r0 += r6
+        r0 += r7
+        r0 += r8
+        r0 += r9
+        r1 = *(u64 *)(r10 - 8)
+        r0 += r1
+        exit
+     f: r9 = *(u64 *)(r11 + 8)
+        r8 = *(u64 *)(r11 + 16)
+        r7 = *(u64 *)(r11 + 24)
+        r6 = 100000
+        *(u64 *)(r10 - 512) = r6
+        r9 += r8
+        r9 += r7
+        r0 = *(u64 *)(r10 - 512)
+        r0 += r9
+        exit""", (_gives(143426, 3),)),
+)
+# fmt: on
+
+
+def _stack_args() -> Iterator[Check]:
+    for name, text, runs in STACK_ARGS:
+        yield Check(f"stack_args_{name}", _text(text), runs)
+    for count in range(6, 13):
+        last = count - 4
+        orders = {
+            "up": range(1, last),
+            "down": range(last - 1, 0, -1),
+            "inside_out": sorted(range(1, last), key=lambda k: (-k % 3, k)),
+        }
+        words = tuple((index + 1) % 10 for index in range(count))
+        for order, slots in orders.items():
+            program = _text(f"r6 = r1\n{_pass(count, tuple(slots))}\nexit\n{_callee(count)}")
+            run = _gives(_digits(count), *words)
+            yield Check(f"stack_args_{count}_{order}", program, (run,))
+        yield _forwarded(count, words)
+    yield from _slot_registers()
+    yield from _nested()
+
+
+def _forwarded(count: int, words: Sequence[int]) -> Check:
+    """Return the check of a function between that hands its arguments on, each a place further."""
+    slots = range(1, count - 4)
+    take = [f"r0 = *(u64 *)(r11 + {8 * k})\n*(u64 *)(r10 - {8 * k}) = r0" for k in slots]
+    keep = [f"*(u64 *)(r10 - {64 + 8 * r}) = r{r}" for r in range(1, 6)]
+    places = [f"r10 - {64 + 8 * r}" for r in range(1, 6)] + [f"r10 - {8 * k}" for k in slots]
+    places = places[1:] + places[:1]
+    give = [f"r0 = *(u64 *)({places[4 + k]})\n*(u64 *)(r11 - {8 * k}) = r0" for k in slots]
+    give += [f"r{r} = *(u64 *)({places[r - 1]})" for r in range(1, 6)]
+    between = "\n".join(["g:", *take, *keep, *give, "call f", "exit"])
+    main = _pass(count, tuple(slots)).replace("call f", "call g")
+    program = _text(f"r6 = r1\n{main}\nexit\n{between}\n{_callee(count)}")
+    moved = int(str(_digits(count))[1:] + "1")
+    return Check(f"stack_args_{count}_forwarded", program, (_gives(moved, *words),))
+
+
+def _slot_registers() -> Iterator[Check]:
+    """Every register written to, and read from, the first slot, the second and the last."""
+    for slot in (1, 2, 7):
+        for register in range(10):
+            others = [f"*(u64 *)(r11 - {8 * k}) = {k}" for k in range(1, 8) if k != slot]
+            give = [f"r{register} = *(u64 *)(r1 + 0)", *others]
+            give += [f"*(u64 *)(r11 - {8 * slot}) = r{register}", "call f", "exit"]
+            take = f"f: r{register} = *(u64 *)(r11 + {8 * slot})\nr0 = r{register}\nexit"
+            program = _text("\n".join([*give, take]))
+            run = _gives(0x1234_5678_9ABC_DEF0, 0x1234_5678_9ABC_DEF0)
+            yield Check(f"stack_args_slot{slot}_r{register}", program, (run,))
+
+
+def _nested() -> Iterator[Check]:
+    """Eight frames, each with two more slots than stack, and stack and registers in use."""
+    parts = ["r1 = *(u64 *)(r1 + 0)"]
+    names = "abcdefg"
+    for depth, name in enumerate(names):
+        slots = depth % 7 + 1
+        parts += [f"*(u64 *)(r11 - {8 * k}) = {depth + k}" for k in range(slots, 0, -1)]
+        parts += [f"call {name}"]
+        if depth:
+            parts += ["r0 += r6"]
+        parts += ["exit", f"{name}: r6 = *(u64 *)(r11 + 8)"]
+        parts += [f"r2 = *(u64 *)(r11 + {8 * k})\nr6 += r2" for k in range(2, slots + 1)]
+        parts += [f"*(u64 *)(r10 - {8 * (depth % 4 + 1)}) = r6"]
+    parts += ["r0 = r1", "r0 *= 1000", "r0 += r6", "exit"]
+    # sums of the slots: 1, 2+3, 3+4+5, 4+...+7, 5+...+9, 6+...+11, 7+...+13
+    total = 1 + 5 + 12 + 22 + 35 + 51 + 70
+    yield Check("stack_args_eight_frames", _text("\n".join(parts)), (_gives(9000 + total, 9),))
+
+
+# --- maps and helpers ---------------------------------------------------------------
+
+_DATA = MapDef(".data", 2, 4, 16, 1, data=_words(5, 7))
+_BSS = MapDef(".bss", 2, 4, 24, 1, data=bytes(24))
+_RODATA = MapDef(".rodata", 2, 4, 8, 1, data=_words(0x1122_3344_5566_7788), readonly=True)
+_ARRAY = MapDef("array", 2, 4, 8, 3)
+_HASH = MapDef("hash", 1, 8, 8, 2)
+
+# fmt: off
+# ld_pseudo 6: an address in the value of a map; 5: a map
+MAPS: _MapTexts = (
+    ("data_fresh_for_each_vector", (_DATA,), """
+        r2 = *(u64 *)(r1 + 0)
+        ld_pseudo r3, 6, 0x80000
+        r0 = *(u64 *)(r3 + 0)
+        *(u64 *)(r3 + 0) = r2
+        exit""", (_gives(7, 1), _gives(7, 2), _gives(7, 3))),
+    ("data_written_and_read", (_DATA, _BSS, _RODATA), """
+        r2 = *(u64 *)(r1 + 0)
+        ld_pseudo r3, 6, 0x100001
+        *(u64 *)(r3 + 0) = r2
+        ld_pseudo r4, 6, 1
+        r0 = *(u64 *)(r4 + 16)
+        r5 = *(u64 *)(r4 + 8)
+        r0 += r5
+        ld_pseudo r3, 6, 0
+        r5 = *(u64 *)(r3 + 0)
+        r0 += r5
+        exit""", (_gives(105, 100), _gives(4, -1))),
+    ("rodata", (_DATA, _RODATA), """
+        ld_pseudo r3, 6, 0x30001
+        r0 = *(u8 *)(r3 + 0)
+        r2 = *(u16 *)(r3 + 1)
+        r0 <<= 16
+        r0 += r2
+        exit""", (_gives(0x55_3344),)),
+    ("pointer_to_data_in_a_slot", (_DATA,), """
+        ld_pseudo r3, 6, 0x80000
+        *(u64 *)(r11 - 8) = 1
+        *(u64 *)(r11 - 16) = r3
+        call f
+        ld_pseudo r3, 6, 0
+        r1 = *(u64 *)(r3 + 8)
+        r0 += r1
+        exit
+     f: r1 = *(u64 *)(r11 + 16)
+        r0 = *(u64 *)(r1 + 0)
+        *(u64 *)(r1 + 0) = 90
+        exit""", (_gives(97),)),
+    ("atomics_on_data", (_DATA,), """
+        r2 = *(u64 *)(r1 + 0)
+        ld_pseudo r3, 6, 0
+        r2 = atomic_fetch_add((u64 *)(r3 + 8), r2)
+        r0 = *(u64 *)(r3 + 8)
+        r0 *= 100
+        r0 += r2
+        exit""", (_gives(1007, 3),)),
+)
+
+# helpers: 1 map_lookup_elem, 2 map_update_elem, 3 map_delete_elem, 5 ktime_get_ns
+HELPERS: _MapTexts = (
+    ("time_is_not_zero", (), """
+        call 5
+        r1 = r0
+        r0 = 0
+        if r1 == 0 goto E
+        r0 = 1
+     E: exit""", (_gives(1),)),
+    ("registers_kept", (), """
+        r6 = *(u64 *)(r1 + 0)
+        r7 = 7
+        r8 = 80
+        r9 = 900
+        call 5
+        r0 = r6
+        r0 += r7
+        r0 += r8
+        r0 += r9
+        exit""", (_gives(6987, 6000),)),
+    ("array", (_DATA, _ARRAY), """
+        r6 = *(u64 *)(r1 + 0)
+        r7 = *(u64 *)(r1 + 8)
+        *(u32 *)(r10 - 4) = r6
+        ld_pseudo r1, 5, 1
+        r2 = r10
+        r2 += -4
+        call 1
+        if r0 == 0 goto N
+        r1 = *(u64 *)(r0 + 0)
+        r1 += r7
+        *(u64 *)(r0 + 0) = r1
+        ld_pseudo r1, 5, 1
+        r2 = r10
+        r2 += -4
+        call 1
+        if r0 == 0 goto N
+        r0 = *(u64 *)(r0 + 0)
+        exit
+     N: r0 = -1
+        exit""", (_gives(5, 0, 5), _gives(6, 2, 6), _gives(-1, 3, 7), _gives(8, 2, 8))),
+    ("hash", (_HASH,), """
+        r6 = *(u64 *)(r1 + 0)
+        *(u64 *)(r10 - 8) = r6
+        *(u64 *)(r10 - 16) = 55
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        call 1
+        if r0 != 0 goto N
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        r3 = r10
+        r3 += -16
+        r4 = 1
+        call 2
+        if r0 != 0 goto N
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        r3 = r10
+        r3 += -16
+        r4 = 1
+        call 2
+        r7 = r0
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        call 1
+        if r0 == 0 goto N
+        r8 = *(u64 *)(r0 + 0)
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        call 3
+        r9 = r0
+        ld_pseudo r1, 5, 0
+        r2 = r10
+        r2 += -8
+        call 3
+        r9 += r0
+        r0 = r7
+        r0 *= 1000
+        r0 += r8
+        r0 *= 1000
+        r0 += r9
+        exit
+     N: r0 = -1
+        exit""", (_gives(-16945002, 1), _gives(-16945002, 1), _gives(-16945002, 2))),
+)
+# fmt: on
+
+
+def _maps() -> Iterator[Check]:
+    for name, maps, text, runs in MAPS:
+        yield Check(f"map_{name}", _text(text, maps), runs)
+    for name, maps, text, runs in HELPERS:
+        yield Check(f"helper_{name}", _text(text, maps), runs)
+
+
+# --- what no program may do ----------------------------------------------------------
+
+# fmt: off
+TRAPS = (
+    ("null", (), "r2 = 0\nr0 = *(u64 *)(r2 + 0)\nexit", Trapped("access")),
+    ("null_with_offset", (), "r2 = 0\n*(u8 *)(r2 - 8) = 1\nexit", Trapped("access")),
+    ("no_address", (), "r2 = -8 ll\nr0 = *(u64 *)(r2 + 0)\nexit", Trapped("access")),
+    ("write_behind_context", (), "r0 = 0\n*(u8 *)(r1 + 8) = 1\nexit", Trapped("access")),
+    ("write_before_context", (), "r0 = 0\n*(u8 *)(r1 - 1) = 1\nexit", Trapped("access")),
+    ("write_rodata", (_RODATA,), "r0 = 0\nld_pseudo r2, 6, 0\n*(u8 *)(r2 + 0) = 1\nexit",
+     Trapped("access")),
+    ("endless", (), "L: goto L", OutOfFuel()),
+    ("endless_call", (), "L: call f\ngoto L\nf: r0 = 0\nexit", OutOfFuel()),
+)
+# fmt: on
+
+
+def _traps() -> Iterator[Check]:
+    """Yield vectors that trap between two that do not: a batch must go on."""
+    for name, maps, text, outcome in TRAPS:
+        start = "main: r3 = *(u64 *)(r1 + 0)\nif r3 != 1 goto T\nr0 = 77\nexit\nT:"
+        runs = (_gives(77, 1), (_words(5), outcome), _gives(77, 1))
+        yield Check(f"trap_{name}", _text(f"{start} {text}", maps), runs)
+
+
+# Forms (isa.forms.form_name begins so) that no check reaches, and why no leg executes them
+NOT_EXECUTED = {
+    "0d_gotox": "jump tables are not modelled",
+    "18_loadimm_map_fd": "the loader turns file descriptors into indices",
+    "18_loadimm_map_value": "the loader turns file descriptors into indices",
+    "18_loadimm_btf_id": "kernel variables are not modelled",
+    "18_loadimm_func": "only helpers that take callbacks use it, and callx, below",
+    "20_loadpacket": "there is no packet",
+    "28_loadpacket": "there is no packet",
+    "30_loadpacket": "there is no packet",
+    "40_loadpacket": "there is no packet",
+    "48_loadpacket": "there is no packet",
+    "50_loadpacket": "there is no packet",
+    "85_call_kfunc": "kfuncs are not modelled",
+    "8d_callx": "Linux refuses it; the interpreter's own tests reach it",
+    "bf_addrspacecast": "arenas are not modelled",
+    "bf_percpuaddr": "per-CPU addresses are not modelled",
+}
+
+
+def checks() -> Iterator[Check]:
+    """Return every check of the kit."""
+    for group in (
+        _binary, _unary, _every_register, _jumps, _flow, _memory, _calls, _stack_args, _maps,
+        _traps,
+    ):  # fmt: skip
+        yield from group()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.interp import FUEL, Interpreter
-from harness.model import Outcome, Program, Runner, Unknown, Vector
+from harness.model import Outcome, OutOfFuel, Program, Runner, Unknown, Vector
+
+MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
 
 
 class InterpRunner:
@@ -17,7 +19,17 @@ class InterpRunner:
 
     def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
         """Return one outcome for each of *vectors*, in order."""
-        return [self._interpreter.run(vector, fuel=self._fuel) for vector in vectors]
+        outcomes: list[Outcome] = []
+        out_of_fuel = 0
+        for vector in vectors:
+            if out_of_fuel == MAX_OUT_OF_FUEL:
+                why = f"not tried: {MAX_OUT_OF_FUEL} vectors before it ran out of fuel"
+                outcomes.append(Unknown(why))
+                continue
+            outcome = self._interpreter.run(vector, fuel=self._fuel)
+            out_of_fuel += isinstance(outcome, OutOfFuel)
+            outcomes.append(outcome)
+        return outcomes
 
 
 class InterpLeg:

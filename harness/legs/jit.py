@@ -81,6 +81,7 @@ from harness.model import (
 uc: Any = unicorn  # it says it is typed, and is not
 
 PATIENCE = 0.5  # seconds; a vector that runs through two of them is out of fuel
+IMPATIENCE = 0.1  # the same, once a vector of the program has been
 MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
 
 # fmt: off
@@ -392,7 +393,13 @@ def _aligned(size: int, unit: int) -> int:
 class JitRunner:
     """An image in place, ready for vectors."""
 
-    def __init__(self, image: Image, maps: Sequence[MapDef], helpers: Mapping[int, Helper]) -> None:
+    def __init__(
+        self,
+        image: Image,
+        maps: Sequence[MapDef],
+        helpers: Mapping[int, Helper],
+        patience: float,
+    ) -> None:
         """Link *image*; raises ``NotModelledError`` for what does not fit."""
         self._emulator = _emulator()
         self._maps = maps
@@ -407,7 +414,7 @@ class JitRunner:
         self._vectors: Sequence[Vector] = ()  # of the chunk that runs
         self._host: _Host | None = None
         self._host_index = -1  # vector the host is for
-        self._patience = PATIENCE
+        self._patience = patience
 
     def _place(self, area: tuple[int, int], maps: Sequence[MapDef]) -> bytes:
         """Give each of *maps* an address in *area*, and return what is to lie there."""
@@ -520,7 +527,7 @@ class JitRunner:
             odd[index] = outcome
             index += 1
             if isinstance(outcome, OutOfFuel):
-                self._patience = PATIENCE / 5
+                self._patience = min(self._patience, IMPATIENCE)
                 fuel -= 1
         memory = bytes(emulator.contexts[: GAP + count * stride])
         results = struct.unpack(f"<{count}Q", emulator.results[: 8 * count])
@@ -573,8 +580,9 @@ class JitLeg:
 
     name = "jit"
 
-    def __init__(self, helpers: Mapping[int, Helper] = HELPERS) -> None:
+    def __init__(self, helpers: Mapping[int, Helper] = HELPERS, patience: float = PATIENCE) -> None:
         self._helpers = helpers
+        self._patience = patience  # seconds
 
     def prepare(self, program: Program) -> Runner | Unknown:
         """Compile and link *program*; Unknown for what the JIT or this leg does not model."""
@@ -586,6 +594,6 @@ class JitLeg:
     def prepare_image(self, image: Image, maps: Sequence[MapDef] = ()) -> JitRunner | Unknown:
         """Return a runner of an image that was made elsewhere, for a program with *maps*."""
         try:
-            return JitRunner(image, maps, self._helpers)
+            return JitRunner(image, maps, self._helpers, self._patience)
         except NotModelledError as why:
             return Unknown(str(why))
