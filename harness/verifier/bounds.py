@@ -88,8 +88,11 @@ def truncate(scalar: Scalar, size: int) -> Scalar:
 
     8 bytes are *scalar* as it is.
     """
-    if size == 8:
-        return scalar
+    return scalar if size == 8 else sane(_truncate(scalar, size))
+
+
+def _truncate(scalar: Scalar, size: int) -> Scalar:
+    """Keep the low *size* bytes, less than 8."""
     keep = (1 << size * 8) - 1
     low, high = scalar.umin, scalar.umax
     if low & ~keep == high & ~keep:
@@ -98,7 +101,7 @@ def truncate(scalar: Scalar, size: int) -> Scalar:
     else:
         r64 = 0, keep
     r32 = cnum.UNBOUNDED32 if size < 4 else scalar.r32
-    return sane(sync((scalar.value & keep, scalar.mask & keep, *r64, *r32)))
+    return sync((scalar.value & keep, scalar.mask & keep, *r64, *r32))
 
 
 def _signed(value: int, bits: int) -> int:
@@ -138,8 +141,8 @@ def endian(op: str, bits: int, scalar: Scalar) -> Scalar:
     if op != "le":
         scalar = Scalar.make(tnum.bswap(scalar.var_off, bits))
     if bits != 64:
-        scalar = truncate(scalar, bits // 8)
-    return sync(scalar)
+        scalar = _truncate(scalar, bits // 8)
+    return sane(sync(scalar))
 
 
 # Arithmetic. Each function takes whole registers and returns the parts of the result before
