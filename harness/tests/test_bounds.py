@@ -242,6 +242,13 @@ def test_pointer_offsets_keep_members(
     assert result.contains(compute(op, 64, pointer[1], offset[1]))
 
 
+@given(MEMBERS, st.integers(-(1 << 32), 1 << 32), BITS)
+def test_linked_registers_follow(pair: Member, offset: int, bits: int) -> None:
+    scalar, word = pair
+    result = bounds.add_linked(scalar, const(offset), bits)
+    assert result.contains(compute("add", bits, word, offset & M64))
+
+
 @given(MEMBERS, st.sampled_from(("and", "or")), CONSTANTS)
 @example((bounds.alu("arsh", 64, UNKNOWN, const(63)), M64), "and", (const(7), 7))
 @example((bounds.alu("arsh", 64, UNKNOWN, const(63)), 0), "or", (const(7), 7))

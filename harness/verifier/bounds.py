@@ -40,6 +40,7 @@ __all__ = [
     "ZERO",
     "Parts",
     "Scalar",
+    "add_linked",
     "add_offset",
     "alu",
     "branch_taken",
@@ -461,6 +462,14 @@ def add_offset(op: str, pointer: Scalar, offset: Scalar, tighten: bool = True) -
         r64 = cnum.add(pointer.r64, cnum.negate(offset.r64, M64), M64)
     result = (*var_off, *r64, 0, M32)
     return sync(result) if tighten else _new(Scalar, update_bounds32(result))
+
+
+def add_linked(known: Scalar, offset: Scalar, bits: int) -> Scalar:
+    """Return a register that is *known* plus a constant *offset* (``sync_linked_regs``).
+
+    *bits* is 32 where the link was made by a 32-bit addition.
+    """
+    return alu("add", bits, known, offset)
 
 
 def clamp(scalar: Scalar, low: int, high: int) -> Scalar:
