@@ -149,7 +149,7 @@ def test_bpf_and_native_code_agree_through_the_drivers(
         assert not isinstance(runner, Unknown)
         inputs = vectors(place, 24, 1)
         for data, ours, theirs in zip(
-            inputs, runner.run(inputs), natives.runner(entry).run(inputs), strict=True
+            inputs, runner.run(inputs), native.NativeRunner(natives, entry).run(inputs), strict=True
         ):
             if entry == "crosscheck_wide":  # a result in r0 and r2: BPF calls forget r2
                 assert isinstance(ours, Trapped)
