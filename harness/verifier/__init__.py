@@ -1,1 +1,7 @@
 """The Linux verifier's decisions, in Python."""
+
+from harness.verifier.check import verify
+from harness.verifier.env import Options
+from harness.verifier.fixup import fixup
+
+__all__ = ["Options", "fixup", "verify"]

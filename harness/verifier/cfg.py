@@ -1,0 +1,292 @@
+"""Control flow: reachability, marks for pruning, post-order, loops, call order.
+
+``bpf_check_cfg``, ``bpf_compute_postorder``, ``bpf_compute_scc`` (cfg.c),
+``bpf_insn_successors`` (liveness.c) and ``sort_subprogs_topo`` (verifier.c) of Linux 7.3.4.
+"""
+
+from __future__ import annotations
+
+from harness.isa.insn import (
+    Call,
+    Exit,
+    Goto,
+    GotoX,
+    Insn,
+    Jump,
+    LoadImm,
+    LoadPacket,
+    MayGoto,
+)
+from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier.form import TAIL_CALL, is_call, is_func_address
+from harness.verifier.helpers import (
+    ASYNC_CALLBACKS,
+    CHANGES_PACKET,
+    MIGHT_SLEEP,
+    SYNC_CALLBACKS,
+)
+
+_DISCOVERED, _EXPLORED = 0x10, 0x20
+_FALLTHROUGH, _BRANCH = 1, 2
+
+
+def width(insn: Insn) -> int:
+    """Return how many slots *insn* takes."""
+    return 2 if isinstance(insn, LoadImm) else 1
+
+
+def jump_offset(insn: Insn) -> int | None:
+    """Return the offset of a jump with a fixed target, None for anything else."""
+    if isinstance(insn, Jump | Goto | MayGoto):
+        return insn.off
+    return None
+
+
+class _Walk:
+    """The depth-first search of ``bpf_check_cfg``."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.state = [0] * env.count
+        self.stack = [0]
+        self.state[0] = _DISCOVERED
+
+    def push(self, at: int, to: int, edge: int) -> bool:
+        """Follow an edge; say whether there is more to explore first (``push_insn``)."""
+        env, state = self.env, self.state
+        if state[at] >= _DISCOVERED | edge:
+            return False
+        if not 0 <= to < env.count:
+            env.log.line(at)
+            raise Refused(f"jump out of range from insn {at} to {to}", at)
+        if edge == _BRANCH:
+            env.prune_point[to] = env.jmp_point[to] = env.jump_target[to] = 1
+        if state[to] == 0:
+            state[at] = _DISCOVERED | edge
+            state[to] = _DISCOVERED
+            self.stack.append(to)
+            return True
+        if state[to] & 0xF0 == _DISCOVERED:
+            return False
+        state[at] = _DISCOVERED | edge
+        return False
+
+    def visit(self, at: int) -> bool:
+        """Look at one instruction (``visit_insn``)."""
+        env = self.env
+        insn = env.insns[at]
+        match insn:
+            case LoadImm(src=4):
+                return self.call(at, callee=True)
+            case Exit():
+                return False
+            case Call():
+                return self.visit_call(at, insn)
+            case GotoX():
+                raise NotModelled("indirect jumps")
+            case Goto(off=off):
+                more = self.push(at, at + off + 1, _FALLTHROUGH)
+                if not more:
+                    to = at + off + 1
+                    env.prune_point[to] = env.jmp_point[to] = env.jump_target[to] = 1
+                return more
+            case Jump(off=off) | MayGoto(off=off):
+                env.prune_point[at] = 1
+                if isinstance(insn, MayGoto):
+                    env.force_checkpoint[at] = 1
+                return self.push(at, at + 1, _FALLTHROUGH) or self.push(at, at + off + 1, _BRANCH)
+            case LoadPacket():
+                self.hidden_exit(at)
+        return self.push(at, at + width(insn), _FALLTHROUGH)
+
+    def hidden_exit(self, at: int) -> None:
+        """Note an instruction that may leave the subprogram (``visit_abnormal_return_insn``)."""
+        env = self.env
+        env.hidden_exit[at] = (at + 1, env.subprog_at(at).exit)
+
+    def visit_call(self, at: int, insn: Call) -> bool:
+        env = self.env
+        if insn.kind == "helper":
+            number = insn.imm
+            if number in ASYNC_CALLBACKS:
+                env.prune_point[at] = 1
+            if number in SYNC_CALLBACKS:
+                env.calls_callback[at] = env.force_checkpoint[at] = 1
+                env.prune_point[at] = env.jmp_point[at] = 1
+            sub = env.subprog_at(at)
+            if number in MIGHT_SLEEP:
+                sub.might_sleep = True
+            if number in CHANGES_PACKET:
+                sub.changes_packet = True
+            if number == TAIL_CALL:
+                self.hidden_exit(at)
+        return self.call(at, callee=insn.kind == "subprog")
+
+    def call(self, at: int, *, callee: bool) -> bool:
+        """``visit_func_call_insn``."""
+        env = self.env
+        size = width(env.insns[at])
+        if self.push(at, at + size, _FALLTHROUGH):
+            return True
+        env.prune_point[at + size] = env.jmp_point[at + size] = 1
+        if not callee:
+            return False
+        to = at + env.fields[at][4] + 1
+        env.prune_point[at] = 1
+        caller, target = env.subprog_at(at), env.subprog_at(to)
+        caller.changes_packet |= target.changes_packet
+        caller.might_sleep |= target.might_sleep
+        return self.push(at, to, _BRANCH)
+
+    def run(self) -> None:
+        state, stack = self.state, self.stack
+        while stack:
+            at = stack[-1]
+            if not self.visit(at):
+                state[at] = _EXPLORED
+                stack.pop()
+
+
+def check_cfg(env: Env) -> None:
+    """Refuse unreachable instructions and mark where to prune (``bpf_check_cfg``)."""
+    walk = _Walk(env)
+    walk.run()
+    index = 0
+    while index < env.count:
+        if walk.state[index] != _EXPLORED:
+            raise Refused(f"unreachable insn {index}", index)
+        if isinstance(env.insns[index], LoadImm):
+            if walk.state[index + 1]:
+                raise Refused(f"jump into the middle of ldimm64 insn {index}", index)
+            index += 1
+        index += 1
+
+
+def compute_successors(env: Env) -> None:
+    """Fill ``env.successors`` (``bpf_insn_successors``)."""
+    out: list[tuple[int, ...]] = []
+    for at, insn in enumerate(env.insns):
+        hidden = env.hidden_exit.get(at)
+        if hidden is not None:
+            out.append(hidden)
+            continue
+        match insn:
+            case Exit():
+                out.append(())
+            case Goto(off=off):
+                out.append((at + off + 1,))
+            case Jump(off=off) | MayGoto(off=off):
+                out.append((at + 1, at + off + 1))
+            case _:
+                out.append((at + width(insn),))
+    env.successors = out
+
+
+def compute_postorder(env: Env) -> None:
+    """Order the instructions of each subprogram (``bpf_compute_postorder``)."""
+    compute_successors(env)
+    state = bytearray(env.count)  # 1 discovered, 2 explored
+    everything: list[int] = []
+    for sub in env.subs:
+        order: list[int] = []
+        stack = [sub.start]
+        while stack:
+            top = stack[-1]
+            state[top] |= 1
+            if state[top] & 2:
+                order.append(top)
+                stack.pop()
+                continue
+            for to in env.successors[top]:
+                if not state[to]:
+                    stack.append(to)
+                    state[to] |= 1
+            state[top] |= 2
+        sub.postorder = order
+        everything += order
+    env.postorder = everything
+
+
+def compute_scc(env: Env) -> None:
+    """Give each loop a number (``bpf_compute_scc``, Tarjan without recursion)."""
+    count = env.count
+    gone = 1 << 32
+    pre, low = [0] * count, [0] * count
+    next_pre = next_id = 1
+    for root in range(count):
+        if pre[root]:
+            continue
+        stack: list[int] = []
+        walk = [root]
+        while walk:
+            at = walk[-1]
+            if not pre[at]:
+                pre[at] = low[at] = next_pre
+                next_pre += 1
+                stack.append(at)
+            successors = [to for to in env.successors[at] if to < count]
+            deeper = False
+            for to in successors:
+                if pre[to]:
+                    low[at] = min(low[at], low[to])
+                else:
+                    walk.append(to)
+                    deeper = True
+                    break
+            if deeper:
+                continue
+            if low[at] < pre[at]:
+                walk.pop()
+                continue
+            loop = stack[-1] != at or at in successors or bool(env.calls_callback[at])
+            while True:
+                member = stack.pop()
+                low[member] = gone
+                if loop:
+                    env.scc[member] = next_id
+                if member == at:
+                    break
+            next_id += loop
+            walk.pop()
+
+
+def sort_subprogs(env: Env) -> None:
+    """Order subprograms, callees first; refuse recursion (``sort_subprogs_topo``)."""
+    color = [0] * len(env.subs)  # 1 on the stack, 2 done
+    order: list[int] = []
+    for first in range(len(env.subs)):
+        if color[first]:
+            continue
+        color[first] = 1
+        stack = [first]
+        while stack:
+            current = stack[-1]
+            pushed = False
+            for at in env.subs[current].postorder:
+                code, _, src, _, imm = env.fields[at]
+                address = is_func_address(code, src)
+                if not address and not is_call(code, src):
+                    continue
+                target = env.find_subprog(at + imm + 1)
+                assert target is not None  # add_subprogs
+                callee = target.index
+                if color[callee] == 2:
+                    continue
+                if color[callee] == 1:
+                    if address:
+                        continue
+                    raise Refused(
+                        f"recursive call from {env.subs[current].name}() to {target.name}()", at
+                    )
+                color[callee] = 1
+                stack.append(callee)
+                pushed = True
+                break
+            if not pushed:
+                color[current] = 2
+                order.append(current)
+                stack.pop()
+    env.topo = order
+    if env.log.level > 1:
+        for index, sub in enumerate(order):
+            env.log.text(f"topo_order[{index}] = {env.subs[sub].name}\n")
