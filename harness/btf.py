@@ -335,8 +335,13 @@ class Btf:
 
     def declare(self, type_id: int, name: str) -> str:
         """Return a C declaration of *name* with type *type_id*: ``int (*name)[4]``."""
-        text, pointer, qualifiers = name, False, ""
-        for _ in range(MAX_DEPTH):
+        return self._declare(type_id, name, [200])
+
+    def _declare(self, type_id: int, text: str, budget: list[int]) -> str:
+        # inside out: *text* is what stands around the name so far
+        pointer, qualifiers = False, ""
+        while budget[0]:
+            budget[0] -= 1  # types to go through: prototypes may take themselves
             kind = self.get(type_id)
             match kind:
                 case Modifier(kind="type_tag"):
@@ -344,32 +349,23 @@ class Btf:
                 case Modifier():
                     qualifiers, type_id = f"{qualifiers}{kind.kind} ", kind.type
                 case Ptr():
-                    text, pointer, qualifiers = f"*{qualifiers}{text}", True, ""
+                    text, pointer, qualifiers = f"*{qualifiers}{text}".rstrip(), True, ""
                     type_id = kind.type
                 case Array():
                     text, pointer = f"{f'({text})' if pointer else text}[{kind.count}]", False
                     type_id = kind.type
                 case FuncProto():
-                    params = (self._parameter(param) for param in kind.params)
+                    params = (
+                        self._declare(param.type, "", budget) if param.type else "..."
+                        for param in kind.params
+                    )
                     inner = ", ".join(params) or "void"
                     text, pointer = f"{f'({text})' if pointer else text}({inner})", False
                     type_id, qualifiers = kind.returns, ""
                 case _:
                     gap = "" if not text or text.startswith("[") else " "
                     return f"{qualifiers}{_c_base(kind)}{gap}{text}"
-        return f"(too deep) {text}"
-
-    def _parameter(self, param: Param) -> str:
-        behind = self.get(param.type)
-        if isinstance(behind, FuncProto):  # would recurse without end in a cycle
-            return "(function)"
-        for _ in range(MAX_DEPTH):
-            if not isinstance(behind, Ptr | Array | Modifier):
-                break
-            behind = self.get(behind.type)
-        if isinstance(behind, FuncProto):
-            return "void *"
-        return self.c_name(param.type) if param.type else "..."
+        return "(too deep)"
 
 
 def _c_base(kind: BtfType) -> str:
