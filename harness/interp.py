@@ -52,6 +52,15 @@ STACK_FILL = 0xA5  # every byte of a stack nobody has written
 MAX_FRAMES = 8  # main included (Linux: MAX_CALL_FRAMES)
 MAX_LOOPS = 1 << 23  # times one frame may pass may_goto (Linux: BPF_MAX_LOOPS)
 
+# Program types whose context is not the bytes the program sees: the kernel rewrites every
+# access to it (convert_ctx_access in the verifier's table of each type).
+CONVERTED_CONTEXTS = frozenset({
+    "cgroup_skb", "cgroup_sock", "cgroup_sock_addr", "cgroup_sockopt", "cgroup_sysctl",
+    "flow_dissector", "lwt_in", "lwt_out", "lwt_seg6local", "lwt_xmit", "netfilter",
+    "perf_event", "sched_act", "sched_cls", "sk_lookup", "sk_msg", "sk_reuseport", "sk_skb",
+    "sock_ops", "socket_filter", "xdp",
+})  # fmt: skip
+
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
 
 # High halves of addresses: one region each; 0 holds nothing, so that null traps.

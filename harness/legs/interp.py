@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.interp import FUEL, Interpreter
+from harness.interp import CONVERTED_CONTEXTS, FUEL, Interpreter
 from harness.model import Outcome, OutOfFuel, Program, Runner, Unknown, Vector
 
 MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
@@ -41,5 +41,7 @@ class InterpLeg:
         self._fuel = fuel  # instructions a vector
 
     def prepare(self, program: Program) -> Runner | Unknown:
-        """Return a runner of *program*; what is not modelled shows when it is reached."""
+        """Return a runner of *program*; most of what is not modelled shows when it is reached."""
+        if program.type in CONVERTED_CONTEXTS:
+            return Unknown(f"contexts of type {program.type} are not modelled")
         return InterpRunner(program, self._fuel)

@@ -23,6 +23,7 @@ from unicorn import x86_const as x86
 
 from harness.interp import (
     ARRAY_MAP,
+    CONVERTED_CONTEXTS,
     HELPERS,
     Helper,
     Map,
@@ -37,6 +38,8 @@ from harness.jit.x86_encoder import (
     NE,
     R8,
     R9,
+    R10,
+    R11,
     R12,
     R13,
     R14,
@@ -140,6 +143,7 @@ def _loop() -> tuple[bytes, int, int]:
         MOV_rm(RAX, RBX, ENTRY),
         MOV_ri64(RSP, top_of_stack),
         *(MOV_ri64(register, KEPT) for register in KEPT_REGISTERS),
+        *(MOV_rr(register, RBX) for register in (RSI, RDX, RCX, R8, R9, R10, R11)),
         _CALL_RAX,
         MOV_ri64(RCX, KEPT),
     )
@@ -229,7 +233,8 @@ class _Emulator:
 
     def _map(self, area: tuple[int, int], permissions: int) -> memoryview:
         """Map host memory at *area* and return it."""
-        memory = mmap.mmap(-1, area[1])
+        # private: a process forked from this one gets its own
+        memory = mmap.mmap(-1, area[1], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self.engine.mem_map_ptr(*area, permissions, pointer)
         return memoryview(memory)
@@ -246,13 +251,13 @@ class _Emulator:
         """Put *runner*'s image and data in place, unless they are there."""
         if self.loaded is runner:
             return
-        old = 0 if self.loaded is None else len(self.loaded.linked.code)
-        self.code[: len(runner.linked.code)] = runner.linked.code
+        new, old = runner.linked.code, 0 if self.loaded is None else len(self.loaded.linked.code)
+        self.code[: max(old, len(new))] = new.ljust(old, INT3)
         self.rodata[: len(runner.rodata)] = runner.rodata
         self.pristine[: len(runner.data)] = runner.data
         self.set_cell(RESTORE, len(runner.data) // 8)
         # unicorn does not see what the host writes to code it has translated
-        self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(runner.linked.code)))
+        self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(new)))
         self.loaded = runner
 
     def go(self, first: int, count: int, stride: int, patience: float) -> Outcome | None:
@@ -586,6 +591,8 @@ class JitLeg:
 
     def prepare(self, program: Program) -> Runner | Unknown:
         """Compile and link *program*; Unknown for what the JIT or this leg does not model."""
+        if program.type in CONVERTED_CONTEXTS:
+            return Unknown(f"contexts of type {program.type} are not modelled")
         image = compile_program(program)
         if isinstance(image, Unknown):
             return image
