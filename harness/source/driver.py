@@ -164,10 +164,10 @@ def driver(layout: Layout) -> str:
         text.append(f"\tunsigned char crosscheck_objects[{size}] {aligned};")
     text += [f"\t{line}" for line in names]
     if size:
-        text += _copy("crosscheck_objects", f"crosscheck_ctx + {layout.start}", size, layout.align)
+        text += _copy("crosscheck_objects", f"crosscheck_ctx + {layout.start}", size)
     text += _call(layout)
     if size:
-        text += _copy(f"crosscheck_ctx + {layout.start}", "crosscheck_objects", size, layout.align)
+        text += _copy(f"crosscheck_ctx + {layout.start}", "crosscheck_objects", size)
     text += ["\treturn 0;", "}", ""]
     return "\n".join(lines + text)
 
@@ -181,8 +181,8 @@ def _checks(layout: Layout) -> list[str]:
     return [f'_Static_assert(sizeof({name}) == {size}, "");' for name, size in sizes.items()]
 
 
-def _copy(to: str, source: str, size: int, align: int) -> list[str]:
-    """Copy *size* bytes, a multiple of 8, between places aligned to *align*."""
+def _copy(to: str, source: str, size: int) -> list[str]:
+    """Copy *size* bytes, a multiple of 8, between places aligned to 8."""
     if size > LOOP:
         word = "unsigned long long __attribute__((may_alias))"
         return [
@@ -190,10 +190,9 @@ def _copy(to: str, source: str, size: int, align: int) -> list[str]:
             "crosscheck_i++)",
             f"\t\t(({word} *)({to}))[crosscheck_i] = (({word} *)({source}))[crosscheck_i];",
         ]
-    return [
-        f"\t__builtin_memcpy(__builtin_assume_aligned({to}, {align}), "
-        f"__builtin_assume_aligned({source}, {align}), {size});"
-    ]
+    # The casts say how aligned both are, which -O0 would not find out otherwise.
+    word = "unsigned long long *"
+    return [f"\t__builtin_memcpy(({word})({to}), (const {word})({source}), {size});"]
 
 
 def _call(layout: Layout) -> list[str]:

@@ -80,8 +80,8 @@ def test_a_byte_is_described_by_what_lies_there() -> None:
 
 
 def test_large_and_returned_objects_are_static() -> None:
-    assert not made(Pointer(ArrayOf(U64, 24, 192))).in_bss
-    assert made(Pointer(ArrayOf(U64, 25, 200))).in_bss
+    assert not made(Pointer(ArrayOf(U64, 16, 128))).in_bss
+    assert made(Pointer(ArrayOf(U64, 17, 136))).in_bss
     assert made(Pointer(U64), result=Pointer(I8)).in_bss
 
 
