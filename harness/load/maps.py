@@ -139,7 +139,7 @@ def _defined_maps(elf: Elf, btf: Btf | None) -> list[PlacedMap]:
     """Return the maps of section .maps (``bpf_object__init_user_btf_maps``)."""
     part = elf.part(MAPS)
     if part is None:
-        return []
+        return _place_arena(elf, [])
     section_id = btf.find(MAPS, DataSec) if btf is not None else None
     if btf is None or section_id is None:
         raise LoadError(f"{elf.path}: section {MAPS} needs BTF, which is missing; compile with -g")
