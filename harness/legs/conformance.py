@@ -1,8 +1,8 @@
 """The conformance kit: small programs with what they must do, for every leg to pass.
 
 Expectations are written by hand from RFC 9669 and, for stack arguments, from
-isa/stack_args.py; none is computed by code of ours. ``CHECKS`` holds what every leg
-must do; a program in it is one a verifier accepts, unless its outcome is a trap.
+isa/stack_args.py; none is computed by code of ours. ``checks`` yields what every leg
+must do; a program in it is one the verifier accepts, unless it is to trap or not to end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from harness.btf import STATIC, Btf, BtfType, Func, FuncProto, Int, Param, Void
 from harness.isa.asm import assemble
 from harness.isa.insn import (
     R0,
@@ -28,6 +29,7 @@ from harness.isa.insn import (
     Store,
     StoreImm,
 )
+from harness.isa.stack_args import REG_ARGS, incoming_slot
 from harness.model import (
     MapDef,
     Outcome,
@@ -89,13 +91,25 @@ U32, MIN32, MAX32 = 0xFFFF_FFFF, 0x8000_0000, 0x7FFF_FFFF
 def _program(
     insns: Sequence[Insn], starts: dict[str, int] | None = None, maps: Sequence[MapDef] = ()
 ) -> Program:
-    """Return a program of *insns*; *starts*: the slots its subprograms start at."""
+    """Return a program of *insns*; *starts*: the slots its subprograms start at.
+
+    The verifier counts arguments by BTF: each subprogram has as many as its highest
+    incoming slot says, all of them ``long``.
+    """
     names = sorted((starts or {"main": 0}).items(), key=lambda item: item[1])
     ends = [start for _, start in names[1:]] + [len(insns)]
-    subprograms = (
-        Subprogram(name, start, end) for (name, start), end in zip(names, ends, strict=True)
-    )
-    return Program("main", "syscall", "syscall", tuple(insns), tuple(subprograms), maps=tuple(maps))
+    types: list[BtfType] = [Void(), Int("long", 8, 1, bits=64)]
+    subprograms = []
+    for (name, start), end in zip(names, ends, strict=True):
+        slots = max((incoming_slot(insn) or 0 for insn in insns[start:end]), default=0)
+        count = 1 if start == 0 else REG_ARGS + slots
+        params = tuple(Param(f"a{number}", 1) for number in range(1, count + 1))
+        types += [FuncProto(1, params), Func(name, len(types), STATIC)]
+        subprograms.append(Subprogram(name, start, end, type_id=len(types) - 1))
+    return Program(
+        "main", "syscall", "syscall", tuple(insns), tuple(subprograms), tuple(maps),
+        btf=Btf(tuple(types)),
+    )  # fmt: skip
 
 
 def _text(text: str, maps: Sequence[MapDef] = ()) -> Program:
@@ -377,8 +391,18 @@ def _jumps() -> Iterator[Check]:
 # name, text, runs
 FLOW: _Texts = (
     ("goto", "goto L\nL1: r0 = 1\nexit\nL: goto L1", (_gives(1),)),
-    ("goto_over", "r0 = 2\ngoto L\nr0 = 1\nL: exit", (_gives(2),)),
-    ("gotol_over", "r0 = 2\ngotol L\nr0 = 1\nL: exit", (_gives(2),)),
+    ("goto_over", """
+        r0 = *(u64 *)(r1 + 0)
+        if r0 > 5 goto N
+        goto L
+     N: r0 = 1
+     L: exit""", (_gives(2, 2), _gives(1, 6))),
+    ("gotol_over", """
+        r0 = *(u64 *)(r1 + 0)
+        if r0 > 5 goto N
+        gotol L
+     N: r0 = 1
+     L: exit""", (_gives(2, 2), _gives(1, 6))),
     ("gotol_backwards", "r0 = 0\nL: r0 += 1\nif r0 > 4 goto E\ngotol L\nE: exit", (_gives(5),)),
     ("loop", """
         r2 = *(u64 *)(r1 + 0)
@@ -478,10 +502,10 @@ def _memory() -> Iterator[Check]:
         )
         program = _text(f"{copies}r0 = *({kind} *)(r10 - {16 - off})\nexit")
         yield Check(f"load_{kind}_from_stack_{off}", program, runs)
-        if kind[0] == "u":
+        if kind[0] == "u":  # a context takes no atomics
             register = "r0" if kind == "u64" else "w0"
-            program = _text(f"{register} = load_acquire(({kind} *)(r1 + {off}))\nexit")
-            yield Check(f"load_acquire_{kind}_at_{off}", program, runs)
+            load = f"{register} = load_acquire(({kind} *)(r10 - {16 - off}))"
+            yield Check(f"load_acquire_{kind}_{off}", _text(f"{copies}{load}\nexit"), runs)
     for kind, what, off, data in STORES:
         after = bytes(off) + bytes.fromhex(data)
         runs = ((bytes(16), Returned(0, after.ljust(16, b"\0"))),)
@@ -489,7 +513,12 @@ def _memory() -> Iterator[Check]:
         program = _text(f"{start}*({kind} *)(r1 + {off}) = {what}\nexit")
         yield Check(f"store_{kind}_{what}_at_{off}", program, runs)
         if what[0] in "rw":
-            program = _text(f"{start}store_release(({kind} *)(r1 + {off}), {what})\nexit")
+            store = f"store_release(({kind} *)(r10 - {16 - off}), {what})\n"
+            clear = "*(u64 *)(r10 - 16) = 0\n*(u64 *)(r10 - 8) = 0\n"
+            copies = "".join(
+                f"r3 = *(u64 *)(r10 - {16 - at})\n*(u64 *)(r1 + {at}) = r3\n" for at in (0, 8)
+            )
+            program = _text(f"{start}{clear}{store}{copies}exit")
             yield Check(f"store_release_{kind}_at_{off}", program, runs)
     for op, size, fetch, memory, operand, r0, memory2, operand2, r02 in ATOMICS:
         name = f"atomic_{op}{8 * size}{'_fetch' if fetch else ''}_{memory:#x}_{operand:#x}_{r0}"
@@ -876,10 +905,10 @@ STACK_ARGS: _Texts = (
         r8 = *(u64 *)(r11 + 16)
         r7 = *(u64 *)(r11 + 24)
         r6 = 100000
-        *(u64 *)(r10 - 512) = r6
+        *(u64 *)(r10 - 256) = r6
         r9 += r8
         r9 += r7
-        r0 = *(u64 *)(r10 - 512)
+        r0 = *(u64 *)(r10 - 256)
         r0 += r9
         exit""", (_gives(143426, 3),)),
 )
@@ -929,7 +958,8 @@ def _slot_registers() -> Iterator[Check]:
             others = [f"*(u64 *)(r11 - {8 * k}) = {k}" for k in range(1, 8) if k != slot]
             give = [f"r{register} = *(u64 *)(r1 + 0)", *others]
             give += [f"*(u64 *)(r11 - {8 * slot}) = r{register}", "call f", "exit"]
-            take = f"f: r{register} = *(u64 *)(r11 + {8 * slot})\nr0 = r{register}\nexit"
+            take = f"f: r{register} = *(u64 *)(r11 + {8 * slot})\n"
+            take += f"r{(register + 1) % 10} = *(u64 *)(r11 + 56)\nr0 = r{register}\nexit"
             program = _text("\n".join([*give, take]))
             run = _gives(0x1234_5678_9ABC_DEF0, 0x1234_5678_9ABC_DEF0)
             yield Check(f"stack_args_slot{slot}_r{register}", program, (run,))

@@ -7,7 +7,8 @@ from harness.isa.insn import High, Raw
 from harness.legs.conformance import NOT_EXECUTED, Check, check_leg, checks
 from harness.legs.interp import InterpLeg
 from harness.legs.jit import JitLeg
-from harness.model import Outcome, Returned, Runner, Trapped, Unknown
+from harness.model import Accepted, Outcome, Rejected, Returned, Runner, Trapped, Unknown
+from harness.verifier import fixup, verify
 
 CHECKS = tuple(checks())
 GROUPS: dict[str, list[Check]] = defaultdict(list)
@@ -30,16 +31,37 @@ def test_leg_does_what_the_specification_says(leg, group):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "check", [c for c in CHECKS if "guarded" in c.name], ids=lambda check: check.name
-)
-def test_unguarded_division_traps_in_the_image(check):
-    runner = LEGS["jit"].prepare(check.program)
-    for outcome in runner.run([vector for vector, _ in check.runs]):
-        assert isinstance(outcome, Returned) or outcome.kind == "divide"
-    assert any(isinstance(o, Trapped) for o in runner.run([v for v, _ in check.runs])) or (
-        "mod" in check.name  # -1 as an immediate
-    )
+NEED_FIXUPS = [check for check in CHECKS if check.fixups]
+
+
+@pytest.mark.parametrize("check", NEED_FIXUPS, ids=lambda check: check.name)
+def test_fixups_make_the_image_right(check):
+    wrong = check_leg(lambda program: LEGS["jit"].prepare(fixup(program)), check)
+    assert not [line for line in wrong if "not prepared: may_goto" not in line]
+
+
+def test_without_fixups_a_division_by_zero_traps():
+    guarded = [c for c in NEED_FIXUPS if "guarded_reg" in c.name]
+    assert len(guarded) == 8
+    for check in guarded:
+        outcomes = LEGS["jit"].prepare(check.program).run([vector for vector, _ in check.runs])
+        assert {o.kind for o in outcomes if isinstance(o, Trapped)} == {"divide"}, check.name
+
+
+SAMPLE = [c for c in CHECKS if not c.name.startswith("registers_")]
+SAMPLE += [c for c in CHECKS if c.name.startswith("registers_")][::13]
+
+
+def test_verifier_accepts_what_ends_well_and_refuses_the_rest():
+    wrong = []
+    for check in SAMPLE:
+        verdict = verify(check.program).verdict
+        ends = check.name == "trap_write_behind_context" or all(
+            isinstance(outcome, Returned) for _, outcome in check.runs
+        )
+        if not isinstance(verdict, Accepted if ends else Rejected):
+            wrong.append(f"{check.name}: {verdict}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_names_are_unique():

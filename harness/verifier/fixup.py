@@ -2,7 +2,7 @@
 
 Division and modulo by zero and by -1, and casts between address spaces. The patterns
 are the kernel's, instruction by instruction. They use ``AX``, the kernel's hidden
-register, which has number 11: in arithmetic and jumps it is not the stack-argument base.
+register, which has the number behind the stack-argument base.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.isa.insn import (
 )
 from harness.model import HarnessError, LineInfo, Program, Subprogram
 
-AX = PARAMS  # BPF_REG_AX
+AX = PARAMS + 1  # BPF_REG_AX
 
 _M32 = (1 << 32) - 1
 
