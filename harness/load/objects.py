@@ -248,7 +248,8 @@ class _Linker:
             starts, indices = self._starts.setdefault(function.part.index, ([], []))
             starts.append(function.start)
             indices.append(index)
-        self._text = next((f.part.index for f in functions if f.part.name == TEXT), -1)
+        text = file.part(TEXT)
+        self._text = text.index if text is not None else -1
         self._data_maps = {p.section: number for number, p in enumerate(placed) if p.data}
         self._defined_maps = {
             (p.section, p.offset): number for number, p in enumerate(placed) if not p.data
