@@ -76,10 +76,13 @@ class Layout:
     def in_bss(self) -> bool:
         """Whether the pointees are a static object.
 
-        They are when they are large, and when a pointer comes back, since the verifier
-        lets no function return a pointer to the stack.
+        They are when they are large, and when r0 may hold a pointer to them as the function
+        ends: because it returns one, or because it returns nothing and clang used r0 for
+        something else. The verifier lets no function end with a pointer to the stack there.
         """
-        return self.size - self.start > STACK_OBJECTS or isinstance(self.signature.result, Pointer)
+        result = self.signature.result
+        large = self.size - self.start > STACK_OBJECTS
+        return large or result is None or isinstance(result, Pointer)
 
     def leaves(self) -> Iterator[Leaf]:
         """Yield every scalar value of the arguments and the pointees, in order of place."""

@@ -83,6 +83,7 @@ def test_large_and_returned_objects_are_static() -> None:
     assert not made(Pointer(ArrayOf(U64, 16, 128))).in_bss
     assert made(Pointer(ArrayOf(U64, 17, 136))).in_bss
     assert made(Pointer(U64), result=Pointer(I8)).in_bss
+    assert made(Pointer(U64), result=None).in_bss  # r0 may hold a pointer all the same
 
 
 def test_a_context_beyond_its_limit_is_unsupported() -> None:
