@@ -321,6 +321,31 @@ def test_synchronising_twice_can_find_more_than_once() -> None:
     assert bounds.sync(once) == const(19)
 
 
+# fmt: off
+@pytest.mark.parametrize(
+    ("parts", "after"),
+    [
+        # one low half in all the ring: both ends of the 64-bit range, and the bits
+        ((0, M64, 0, M64, M32, 0), (M32, M64 - M32, M32, M64 - M32, M32, 0)),
+        ((0, M64, 0, M64, 8, 3), (8, M64 - 0xFFFFFFFC, 8, M64 - M32 + 3, 8, 3)),
+        ((0, M64, 0x1_0000_0000, 0x2_0000_0000, 5, 2),
+         (4, 0x3_0000_0003, 0x1_0000_0005, 0x1_0000_0002, 5, 2)),
+        # a 32-bit range that has all of the 64-bit one
+        ((0, M64, 0, 5, 0, 8), (0, 7, 0, 5, 0, 5)),
+        ((0, M64, 0, M32, 0, 0), const(0)),
+        # bits and unsigned range meet in the range's first value, in the largest member,
+        # in one between, and in one only after the low half has cut the range
+        ((0x1_0000_0002, 0x21, 0x6000_0003, M64, 3, 30), const(0x1_0000_0003)),
+        ((0x08, 0x20, 0x11, 0x17, 4, M32), const(0x28)),
+        ((0x00, 0x19, 0x0E, 2, 0, M32), const(0x10)),
+        ((0x17, 0x28, 0x1C, M32, 0x1F, 3), const(0x1F)),
+    ],
+)
+def test_known_results_of_synchronising(parts: Scalar, after: Scalar) -> None:
+    assert bounds.sync(parts) == after
+# fmt: on
+
+
 @given(WORDS)
 def test_a_constant_is_synchronised(word: int) -> None:
     assert bounds.sync(const(word)) == const(word)
