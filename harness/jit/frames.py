@@ -59,10 +59,9 @@ def infer(program: Program) -> tuple[Frame, ...]:
 
 def is_tail_call(insn: Insn) -> bool:
     """Say whether *insn* is a tail call, as the program or as the kernel writes it."""
-    match insn:
-        case Call(kind="helper", imm=12) | Raw(opcode=0xF5):
-            return True
-    return False
+    if isinstance(insn, Call):
+        return insn.kind == "helper" and insn.imm == TAIL_CALL
+    return isinstance(insn, Raw) and insn.opcode == TAIL_CALL_OPCODE
 
 
 def stack_depth(body: Sequence[Insn]) -> int:
