@@ -226,6 +226,25 @@ def test_without_btf_nothing_is_global(clang: list[str], tmp_path: Path) -> None
     assert [(sub.linkage, sub.type_id) for sub in program.subprograms] == [("static", 0)] * 2
 
 
+def test_damaged_btf_that_nothing_needs_is_ignored(clang: list[str], tmp_path: Path) -> None:
+    source = """
+        NOINLINE int f(int x) { return x + 1; }
+        SEC("xdp") int p(int *x) { return f(*x); }
+        """
+    data = compile_object(clang, tmp_path, PRELUDE + source)
+    at = data.index(b"\x9f\xeb\x01\x00\x18")
+    loaded = load_object(data[: at + 2] + b"\x07" + data[at + 3 :])
+    assert loaded.notes == ("damaged BTF: version 7 is not 1; it is ignored",)
+    assert [program.btf for program in loaded.programs] == [None]
+    at = data.index(b"\x9f\xeb\x01\x00\x20")
+    loaded = load_object(data[: at + 2] + b"\x07" + data[at + 3 :])
+    assert loaded.notes == ("damaged BTF.ext: unknown magic, version or flags; it is ignored",)
+    (program,) = loaded.programs
+    assert program.btf is not None
+    assert program.lines == ()
+    assert [sub.type_id for sub in program.subprograms] == [0, 0]
+
+
 def test_recursion_ends(clang: list[str], tmp_path: Path) -> None:
     loaded = load(clang, tmp_path, """
         HIDDEN int odd(int x);

@@ -395,13 +395,9 @@ def test_programs_that_multiply_are_refused() -> None:
 
 
 def test_names_that_share_a_long_tail_are_refused() -> None:
-    data = write_elf([Sec("xdp", LEAF)], [Sym("x" * 100_000, 1)])
-    table, strings = data.index(b"\0xxxx"), len(b"\0" + b"x" * 100_000)
     rows = b"".join(
         struct.pack("<IBBHQQ", at + 1, GLOBAL << 4 | FUNC, 0, 1, 0, 16) for at in range(1000)
     )
-    assert table
-    assert strings
     many = bytearray(write_elf([Sec("xdp", LEAF), Sec(".pad", rows)], [Sym("x" * 100_000, 1)]))
     headers = struct.unpack_from("<Q", many, 0x28)[0]
     pad = struct.unpack_from("<Q", many, headers + 2 * 64 + 24)[0]
