@@ -20,7 +20,7 @@ from harness.jit import x86_64
 from harness.legs import native
 from harness.legs.interp import InterpLeg
 from harness.legs.jit import JitLeg
-from harness.load import LoadError, load_object
+from harness.load import NAMES_FILLED, LoadError, load_object
 from harness.model import (
     Accepted,
     BuildConfig,
@@ -57,7 +57,7 @@ class Settings:
     seed: int = 0
     native_opts: tuple[int, ...] = (0, 2)
     native_compiler: Compiler | None = None  # None: the first of *compilers*
-    fill_names: bool = True  # name the nameless parameters of -O0 code
+    fill_names: bool = True  # name the BTF parameters that -O0 and naked functions leave nameless
 
     def compiler(self, name: str) -> Compiler:
         """Return the compiler that a configuration names."""
@@ -83,6 +83,7 @@ class Check:
     divergences: tuple[Divergence, ...] = ()
     where: str = ""  # what the first differing byte belongs to
     known: str | None = None  # the entry of known.toml that explains it
+    names_filled: bool = False  # BTF parameters were named, without which Linux refuses
     undefined: int = 0  # vectors left out: the source has undefined behaviour on them
 
     @property
@@ -247,9 +248,9 @@ def check_object(
     planned: Plan, config: BuildConfig, settings: Settings, data: bytes
 ) -> list[Check]:
     """Check every function of the object *data*, which *planned* compiled to."""
-    fill = settings.fill_names and config.opt == "0"
+    path = f"{planned.source} {config}"
     try:
-        loaded = load_object(data, path=f"{planned.source} {config}", fill_names=fill)
+        loaded = load_object(data, path=path, fill_names=settings.fill_names)
     except LoadError as error:
         return [
             Check(planned.source, p.signature.name, config, "compile_error", detail=str(error))
@@ -266,7 +267,8 @@ def check_object(
             )
         else:
             checks.append(check_function(planned, place, config, settings, program))
-    return checks
+    filled = NAMES_FILLED in loaded.notes
+    return [replace(check, names_filled=filled) for check in checks]
 
 
 def check_function(
@@ -386,15 +388,20 @@ def undefined_vectors(
 def check_programs(planned: Plan, config: BuildConfig, settings: Settings) -> list[Check]:
     """Verify the programs of a source that has its own, against the refusals it expects."""
     compiler = settings.compiler(config.compiler)
-    result = run_compiler(compiler, driver.bpf_args(config), source=planned.path)
+    result = run_compiler(compiler, driver.program_args(config), source=planned.path)
     if result.output is None:
         return [Check(planned.source, "*", config, "compile_error", detail=result.why)]
-    fill = settings.fill_names and config.opt == "0"
+    path = f"{planned.source} {config}"
     try:
-        loaded = load_object(result.output, path=f"{planned.source} {config}", fill_names=fill)
+        loaded = load_object(result.output, path=path, fill_names=settings.fill_names)
     except LoadError as error:
         return [Check(planned.source, "*", config, "compile_error", detail=str(error))]
     checks = [_check_program(planned, config, program) for program in loaded.programs]
+    checks += [
+        Check(planned.source, r.name, config, "unknown", detail=r.why) for r in loaded.refused
+    ]
+    filled = NAMES_FILLED in loaded.notes
+    checks = [replace(check, names_filled=filled) for check in checks]
     for missing in sorted(planned.refusals.keys() - {p.name for p in loaded.programs}):
         why = "the source expects a refusal of it, and has no such program"
         checks.append(Check(planned.source, missing, config, "diverge", detail=why))

@@ -207,10 +207,14 @@ def _plan_step(name: str, path: Path, settings: Settings) -> _Step:
 
 
 def _build_steps(planned: Plan, settings: Settings, state: _State) -> Iterator[_Step]:
+    seen: set[BuildConfig] = set()
     for config in settings.configs:
-        if planned.mcpus and config.mcpu not in planned.mcpus:
+        # programs of a file's own are built as they are: linkage makes no difference
+        same = replace(config, linkage="") if planned.programs else config
+        if same in seen or (planned.mcpus and config.mcpu not in planned.mcpus):
             state.total -= 1
             continue
+        seen.add(same)
         lost = _LostBuild(planned, config)
         yield _Step(pipeline.check_build, (planned, config, settings), lost)
 

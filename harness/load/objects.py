@@ -42,6 +42,9 @@ class Object:
         raise LoadError(f"{self.path}: no function {name}")
 
 
+NAMES_FILLED = "nameless BTF parameters were given names, without which Linux refuses the BTF"
+
+
 def load_object(data: bytes, *, path: str = "<object>", fill_names: bool = False) -> Object:
     """Return the programs of the BPF object in *data*; ``LoadError`` where libbpf would refuse.
 
@@ -62,7 +65,9 @@ def load_object(data: bytes, *, path: str = "<object>", fill_names: bool = False
         hidden = (f.name for f in functions if f.part.name == TEXT and f.hidden)
         btf = fixups.make_static(btf, hidden)
         if fill_names:
-            btf = fill_parameter_names(btf)
+            nameless, btf = btf, fill_parameter_names(btf)
+            if btf != nameless:
+                notes.append(NAMES_FILLED)
     linker = Linker(file, functions, placed, externs, btf, ext)
     programs, refused = [], []
     for index, function in enumerate(functions):

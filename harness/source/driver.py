@@ -68,6 +68,11 @@ def bpf_args(config: BuildConfig) -> list[str]:
     return [*target, "-fvisibility=hidden", *LANGUAGE, "-c"]
 
 
+def program_args(config: BuildConfig) -> list[str]:
+    """Return clang's arguments for a file with programs of its own, whose maps must be visible."""
+    return [arg for arg in bpf_args(config) if arg != "-fvisibility=hidden"]
+
+
 def native_args(check: str | None = None) -> list[str]:
     """Return clang's arguments for the IR of the native build.
 
@@ -152,16 +157,16 @@ def driver(layout: Layout) -> str:
     ]
     names = _checks(layout)
     aligned = f"__attribute__((aligned({layout.align})))"
-    if size and layout.in_bss:
+    if size:
         # A guard behind the objects keeps the pointer to their end apart from the next
-        # variable. The assembly hides the address, or a static function would know it.
+        # variable. The assembly hides the address: clang would hand the context itself to
+        # a function that only reads, or tell a static one what it is given.
+        kind, guard = ("static ", 8) if layout.in_bss else ("", 0)
         text += [
-            f"\tstatic unsigned char crosscheck_memory[{size + 8}] {aligned};",
+            f"\t{kind}unsigned char crosscheck_memory[{size + guard}] {aligned};",
             "\tunsigned char *crosscheck_objects = crosscheck_memory;",
             '\t__asm__("" : "+r"(crosscheck_objects));',
         ]
-    elif size:
-        text.append(f"\tunsigned char crosscheck_objects[{size}] {aligned};")
     text += [f"\t{line}" for line in names]
     if size:
         text += _copy("crosscheck_objects", f"crosscheck_ctx + {layout.start}", size)
