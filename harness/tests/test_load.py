@@ -128,7 +128,7 @@ def calls_of(program: Program) -> dict[str, set[str]]:
 def test_every_build_links(objects: dict[tuple[str, str], bytes], opt: str, mcpu: str) -> None:
     loaded = load_object(objects[opt, mcpu], path="a.o", fill_names=True)
     assert not loaded.refused
-    assert not loaded.notes
+    assert [note for note in loaded.notes if "were given names" not in note] == []
     assert loaded.btf is not None
     assert validate(loaded.btf) is None
     first, second = loaded.programs
