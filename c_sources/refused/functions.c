@@ -23,10 +23,14 @@ STATIC long thirteen(long a, long b, long c, long d, long e, long f, long g, lon
 	return a - b - c - d - e - f - g - h - i - j - k - l - m;
 }
 
-SEC("syscall") int calls_thirteen(long *ctx)
+/* In C the call would write an eighth slot first, which has a message of its own. */
+ENTRY(calls_thirteen)
 {
-	return (int)thirteen(ctx[0], ctx[1], ctx[2], ctx[3], ctx[4], ctx[5], ctx[6], ctx[7], ctx[8],
-			     ctx[9], ctx[10], ctx[11], ctx[12]);
+	asm volatile("r1 = 1; r2 = 2; r3 = 3; r4 = 4; r5 = 5;"
+		     "*(u64 *)(r11 - 8) = 6; *(u64 *)(r11 - 16) = 7; *(u64 *)(r11 - 24) = 8;"
+		     "*(u64 *)(r11 - 32) = 9; *(u64 *)(r11 - 40) = 10; *(u64 *)(r11 - 48) = 11;"
+		     "*(u64 *)(r11 - 56) = 12;"
+		     "call %[f]; r0 = 0; exit" ::[f] "i"(thirteen));
 }
 
 struct {
@@ -36,7 +40,7 @@ struct {
 	int (*value_size)[4];
 } programs SEC(".maps");
 
-static long (*tail_call)(void *ctx, void *map, unsigned int index) = (void *)12;
+#define tail_call(ctx, map, index) ((long (*)(void *, void *, unsigned int))12)(ctx, map, index)
 
 STATIC long six(long a, long b, long c, long d, long e, long f)
 {
@@ -59,5 +63,5 @@ STATIC long six_and_tail_call(long *ctx, long b, long c, long d, long e, long f)
 
 SEC("syscall") int tail_call_below(long *ctx)
 {
-	return (int)six_and_tail_call(ctx, 1, ctx[2], ctx[3], ctx[4], ctx[5]);
+	return (int)six_and_tail_call(ctx, ctx[1], ctx[2], ctx[3], ctx[4], ctx[5]);
 }
