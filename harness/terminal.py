@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from xml.etree import ElementTree
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -55,6 +57,9 @@ def show(report: Report, settings: Settings) -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(_table(report, settings))
     _explained(console, report)
+    everywhere: dict[str, set[str]] = {}
+    for check in report.checks:
+        everywhere.setdefault(check.source, set()).add(check.build)
     for outcome, title in (
         ("unknown", "Unknown"),
         ("compile_error", "Compile errors"),
@@ -63,7 +68,7 @@ def show(report: Report, settings: Settings) -> None:
     ):
         checks = [c for c in report.checks if c.outcome == outcome and c.known is None]
         if checks:
-            _section(console, title, checks)
+            _section(console, title, checks, everywhere)
     for entry in report.stale:
         console.print(
             f"[bold red]stale[/]: known.toml says {escape(entry.id)} is open, and it agrees now: "
@@ -78,29 +83,38 @@ def _label(config: BuildConfig, several: bool) -> str:
 
 
 def _table(report: Report, settings: Settings) -> Table:
-    table = Table(title="functions that agree, by source and build", title_justify="left")
+    sources = list(dict.fromkeys(c.source for c in report.checks if not c.source.endswith(".toml")))
+    folder = os.path.commonpath([os.path.dirname(s) for s in sources]) if sources else ""
+    below = f" in {escape(folder)}/" if folder else ""
+    table = Table(
+        title=f"functions that agree, by source{below} and build",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
     table.add_column("source", no_wrap=True)
     several = len(settings.compilers) > 1
-    columns: list[BuildConfig | None] = list(settings.configs)
+    columns: list[BuildConfig | None] = list(settings.configs) if sources else []
     if any(c.config is None for c in report.checks):
         columns.append(None)
     for config in columns:
         table.add_column(_label(config, several) if config else "text", justify="right")
     cells: dict[tuple[str, BuildConfig | None], Counter[str]] = {}
     cases: Counter[str] = Counter()
-    sources: dict[str, None] = {}
     for check in report.checks:
         if check.source.endswith(".toml"):
             cases[outcome_of(check)] += 1
-            continue
-        sources[check.source] = None
-        cells.setdefault((check.source, check.config), Counter())[outcome_of(check)] += 1
+        else:
+            cells.setdefault((check.source, check.config), Counter())[outcome_of(check)] += 1
     for source in sources:
+        name = os.path.relpath(source, folder) if folder else source
         row = [_cell(cells.get((source, config), Counter())) for config in columns]
-        table.add_row(escape(source), *row)
+        table.add_row(escape(name), *row)
     if cases:
         empty = [""] * (len(columns) - 1)
-        table.add_row(f"{sum(cases.values())} cases", *empty, _cell(cases), end_section=True)
+        table.add_row(f"{sum(cases.values())} cases", *empty, _cell(cases))
     return table
 
 
@@ -110,7 +124,7 @@ def _cell(counts: Counter[str]) -> str:
         for outcome, (style, mark) in MARKS.items()
         if counts[outcome]
     ]
-    return " ".join(parts) or "[dim]-[/]"
+    return "\n".join(parts) or "[dim]-[/]"
 
 
 def _explained(console: Console, report: Report) -> None:
@@ -121,7 +135,9 @@ def _explained(console: Console, report: Report) -> None:
         )
 
 
-def _section(console: Console, title: str, checks: list[Check]) -> None:
+def _section(
+    console: Console, title: str, checks: list[Check], everywhere: dict[str, set[str]]
+) -> None:
     console.print(f"\n[bold]{title}[/]")
     if title in ("Divergences",):
         for check in checks[:MOST]:
@@ -134,8 +150,11 @@ def _section(console: Console, title: str, checks: list[Check]) -> None:
         groups.setdefault((check.source, check.detail), []).append(check)
     for (source, detail), members in list(groups.items())[:MOST]:
         names = ", ".join(dict.fromkeys(m.function for m in members))
-        builds = ", ".join(dict.fromkeys(m.build for m in members if m.build))
-        console.print(f"  {escape(source)}: {escape(names)} [{builds}]".replace("[]", ""))
+        builds = list(dict.fromkeys(m.build for m in members if m.build))
+        where = f" [{', '.join(builds)}]" if builds else ""
+        if set(builds) >= everywhere.get(source, set()) and len(builds) > 1:
+            where = " [every build]"
+        console.print(f"  {escape(source)}: {escape(names)}{escape(where)}")
         console.print(f"    {escape(detail)}")
     if len(groups) > MOST:
         console.print(f"  and {len(groups) - MOST} more (--json has all)")
