@@ -14,12 +14,13 @@ from harness.isa.insn import (
     Call,
     Endian,
     Exit,
+    Goto,
     Insn,
     Jump,
     Load,
     LoadImm,
     LoadPacket,
-    Raw,
+    MayGoto,
     Store,
     StoreImm,
 )
@@ -101,6 +102,37 @@ def mark_arg(env: Env, slot: int) -> None:
     mark(env, env.state, trail)
 
 
+# How to undo an instruction: kind, and what it takes
+_NOTHING, _ALU, _MOVE, _LOAD, _STORE, _OTHER = range(6)
+
+
+def compile_undo(env: Env) -> list[tuple[int, int, int]]:
+    """Prepare ``backtrack_insn`` for each instruction: the simple ones need no method."""
+    env.undo = [_undo(insn) for insn in env.insns]
+    return env.undo
+
+
+def _undo(insn: Insn) -> tuple[int, int, int]:
+    match insn:
+        case Alu(op="mov", dst=dst, src=src):
+            return _MOVE, dst, 0 if src is None or src == FP else 1 << src
+        case Alu(dst=dst, src=src):
+            if src is None or src == FP:
+                return _NOTHING, 0, 0
+            return _ALU, dst, 1 << src
+        case LoadImm(dst=dst):
+            return _MOVE, dst, 0
+        case Load(dst=dst) | Atomic(op="load_acquire", dst=dst):
+            return _LOAD, dst, 0
+        case Store(dst=dst, src=src):
+            return _STORE, dst, src
+        case StoreImm(dst=dst):
+            return _STORE, dst, -1
+        case Jump(src=None) | Goto() | MayGoto() | Endian():
+            return _NOTHING, 0, 0
+    return _OTHER, 0, 0
+
+
 def mark(env: Env, start: State, trail: Trail) -> bool:
     """Walk back from *start* until everything is found (``bpf_mark_chain_precision``).
 
@@ -113,7 +145,8 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
     first, last, following = state.first, start.insn, -1
     skip = True
     changed = False
-    insns = env.insns
+    undo = env.undo or compile_undo(env)
+    count = env.count
     while True:
         history = state.history
         end = len(history)
@@ -125,19 +158,45 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
         if last < 0:
             return _at_entry(state, trail) or changed
         at = last
+        frame = trail.frame
+        mask = trail.regs[frame]
         while True:
             entry = history[end - 1] if end and history[end - 1][0] == at else None
             if skip:
                 skip = False
             else:
+                trail.regs[frame] = mask
                 if loud:
                     _say_step(env, trail, at)
-                try:
-                    _step(env, insns[at], at, following, entry, trail)
-                except _GiveUp:
-                    return _mark_everything(env, start) or changed
-            if trail.empty():
-                return changed
+                kind, dst, src = undo[at]
+                if entry is not None and entry[5]:
+                    _sync_linked(trail, entry)
+                    mask = trail.regs[frame]
+                if kind == _ALU:
+                    if mask >> dst & 1:
+                        mask |= src
+                elif kind == _MOVE:
+                    if mask >> dst & 1:
+                        mask = mask & ~(1 << dst) | src
+                        if not mask:
+                            trail.regs[frame] = 0
+                            if trail.empty():
+                                return changed
+                elif kind:
+                    trail.regs[frame] = mask
+                    try:
+                        if kind == _LOAD:
+                            _undo_load(trail, dst, entry)
+                        elif kind == _STORE:
+                            _undo_store(trail, dst, src, entry)
+                        else:
+                            _step(env, env.insns[at], at, following, entry, trail)
+                    except _GiveUp:
+                        return _mark_everything(env, start) or changed
+                    frame = trail.frame
+                    mask = trail.regs[frame]
+                    if not mask and not trail.slots[frame] and trail.empty():
+                        return changed
             following = at
             # get_prev_insn_idx
             if at == state.first and (end == 0 or (end == 1 and history[0][0] == at)):
@@ -147,8 +206,9 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
                 end -= 1
             else:
                 at -= 1
-            if not 0 <= at < env.count:
+            if not 0 <= at < count:
                 raise NotModelled(f"verifier bug: backtracking idx {at}")
+        trail.regs[frame] = mask
         parent = state.parent
         if parent is None:
             break
@@ -286,59 +346,34 @@ def _sync_linked(trail: Trail, entry: History | None) -> None:
 def _step(
     env: Env, insn: Insn, at: int, following: int, entry: History | None, trail: Trail
 ) -> None:
-    """Undo one instruction (``backtrack_insn``)."""
-    _sync_linked(trail, entry)
+    """Undo one of the rarer instructions (``backtrack_insn``)."""
     frame = trail.frame
     regs = trail.regs
     flags = entry[2] if entry is not None else 0
     match insn:
-        case Alu(op=op, dst=dst, src=src):
+        case Jump(dst=dst, src=int(src)):
             mask = regs[frame]
-            if not mask >> dst & 1:
+            if not mask >> dst & 1 and not mask >> src & 1:
                 return
-            if op == "neg":
-                return
-            if op == "mov":
-                mask &= ~(1 << dst)
-            if src is not None and src != FP:
+            if not flags & SRC_STACK:
                 mask |= 1 << src
+            if not flags & DST_STACK:
+                mask |= 1 << dst
             regs[frame] = mask
-        case Endian():
-            return
-        case Load(dst=dst):
-            _undo_load(trail, dst, entry)
-        case Store(dst=dst) | StoreImm(dst=dst):
-            _undo_store(trail, insn, dst, entry)
-        case Jump(dst=dst, src=src):
-            if src is not None:
-                mask = regs[frame]
-                if not mask >> dst & 1 and not mask >> src & 1:
-                    return
-                if not flags & SRC_STACK:
-                    mask |= 1 << src
-                if not flags & DST_STACK:
-                    mask |= 1 << dst
-                regs[frame] = mask
             _sync_linked(trail, entry)
         case Call():
             _undo_call(env, insn, at, following, trail)
         case Exit():
             _undo_exit(env, following, trail)
-        case LoadImm(dst=dst):
-            regs[frame] &= ~(1 << dst)
-        case Atomic(op="load_acquire", dst=dst):
-            _undo_load(trail, dst, entry)
         case Atomic(op=op, fetch=True, src=src):
             _undo_load(trail, 0 if op == "cmpxchg" else src, entry)
-        case Atomic(dst=dst):
-            _undo_store(trail, insn, dst, entry)
+        case Atomic(dst=dst, src=src):
+            _undo_store(trail, dst, src, entry)
         case LoadPacket():
             if regs[frame] & 1:
                 raise _GiveUp
             if following != at + 1:
                 _enter(trail)
-        case Raw():
-            raise _GiveUp
 
 
 def _undo_load(trail: Trail, reg: int, entry: History | None) -> None:
@@ -354,7 +389,7 @@ def _undo_load(trail: Trail, reg: int, entry: History | None) -> None:
         trail.slots[entry[4]] |= 1 << entry[3]
 
 
-def _undo_store(trail: Trail, insn: Insn, base: int, entry: History | None) -> None:
+def _undo_store(trail: Trail, base: int, src: int, entry: History | None) -> None:
     frame = trail.frame
     if base < 11 and trail.regs[frame] >> base & 1:
         raise _GiveUp
@@ -368,8 +403,8 @@ def _undo_store(trail: Trail, insn: Insn, base: int, entry: History | None) -> N
     if not masks[number] >> index & 1:
         return
     masks[number] &= ~(1 << index)
-    if isinstance(insn, Store | Atomic):
-        trail.regs[frame] |= 1 << insn.src
+    if src >= 0:
+        trail.regs[frame] |= 1 << src
 
 
 def _enter(trail: Trail) -> None:

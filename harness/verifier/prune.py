@@ -270,62 +270,85 @@ def _scalar_of(slot: Slot, first: int) -> Reg | None:
     return UNKNOWN_REG
 
 
-def _stack_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) -> bool:
-    """``stacksafe``, privileged."""
+_NOTHING = (INVALID, POISON, MISC)
+_SPILL8 = bytes([SPILL] * 8)
+_BLANK: dict[bytes, bool] = {}  # slots of which a privileged program can only read junk
+
+
+def _stack_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) -> int:
+    """Return the first slot that is not safe, -1: all are (``stacksafe``, privileged)."""
     cur_stack = cur.stack
     have = len(cur_stack)
-    for index, slot in enumerate(old.stack):
-        theirs = cur_stack[index] if index < have else None
+    index = -1
+    for slot in old.stack:
+        index += 1
         types = slot.types
         if exact != EXACT:
-            if theirs is slot and not slot.special:
+            blank = _BLANK.get(types)
+            if blank is None:
+                blank = _BLANK[types] = all(kind in _NOTHING for kind in types)
+            if blank:
                 continue
-            if all(kind in (INVALID, POISON, MISC) for kind in types):
+            theirs = cur_stack[index] if index < have else None
+            if types[7] == SPILL:
+                reg = slot.reg
+                if theirs is slot and not reg.id:
+                    continue
+                if types == _SPILL8 and theirs is not None and theirs.types == _SPILL8:
+                    if not _safe(reg, theirs.reg, precise >> index & 1, ids, exact):
+                        return index
+                    continue
+            elif theirs is slot:
                 continue
+        else:
+            theirs = cur_stack[index] if index < have else None
         bit = precise >> index & 1
         byte = 0
         while byte < 8:
             kind = types[byte]
             if exact == EXACT:
                 if theirs is None:
-                    return False
+                    return index
                 mine = INVALID if kind == POISON else kind
                 other = INVALID if theirs.types[byte] == POISON else theirs.types[byte]
                 if mine != other:
-                    return False
+                    return index
             if kind in (INVALID, POISON, MISC):
                 byte += 1
                 continue
             if theirs is None:
-                return False
+                return index
             if byte in (0, 4):
                 old_reg = _scalar_of(slot, byte)
                 cur_reg = _scalar_of(theirs, byte)
                 if old_reg is not None and cur_reg is not None:
                     marked = bit if old_reg is slot.reg else 0
                     if not _safe(old_reg, cur_reg, marked, ids, exact):
-                        return False
+                        return index
                     byte += 8 if byte == 0 else 4
                     continue
             other = theirs.types[byte]
             if kind != other:
-                return False
+                return index
             if byte == 7:
                 last = types[7]
                 if last == SPILL:
                     if not _safe(slot.reg, theirs.reg, bit, ids, exact):
-                        return False
+                        return index
                 elif last not in (MISC, ZERO, INVALID, POISON):
                     raise NotModelled("dynptr, iterator or irq slots on the stack")
             byte += 1
-    return True
+    return -1
 
 
 def _args_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) -> bool:
     """``stack_arg_safe``."""
-    for index in range(max(len(old.args), len(cur.args))):
-        mine = old.args[index] if index < len(old.args) else UNINIT
-        theirs = cur.args[index] if index < len(cur.args) else UNINIT
+    have, theirs_have = len(old.args), len(cur.args)
+    for index in range(max(have, theirs_have)):
+        mine = old.args[index] if index < have else UNINIT
+        if mine is UNINIT and exact != EXACT:
+            continue
+        theirs = cur.args[index] if index < theirs_have else UNINIT
         if not _safe(mine, theirs, precise >> index & 1, ids, exact):
             return False
     return True
@@ -337,9 +360,13 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
         return False
     if old.refs or cur.refs:
         raise NotModelled("references")
+    if old.miss_slot >= 0 and exact != EXACT and _misses_again(old, cur, exact):
+        return False
     ids = IdMap(env.id_gen)
     for number, mine in enumerate(old.frames):
         theirs = cur.frames[number]
+        if mine is theirs and exact != EXACT and mine.without_ids():
+            continue
         if mine.callsite != theirs.callsite:
             return False
         if mine.callback_depth > theirs.callback_depth:
@@ -356,13 +383,30 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
                     continue
                 if not _safe(a, b, precise >> index & 1, ids, exact):
                     return False
-        if mine.stack and not _stack_safe(mine, theirs, old.precise_slots[number], ids, exact):
-            return False
+        if mine.stack:
+            missed = _stack_safe(mine, theirs, old.precise_slots[number], ids, exact)
+            if missed >= 0:
+                old.miss_frame, old.miss_slot = number, missed
+                return False
         if (mine.args or theirs.args) and not _args_safe(
             mine, theirs, old.precise_args[number], ids, exact
         ):
             return False
     return True
+
+
+def _misses_again(old: Checkpoint, cur: State, exact: int) -> bool:
+    """Say whether the spill that was not safe the last time is not safe now either."""
+    number, index = old.miss_frame, old.miss_slot
+    stack = cur.frames[number].stack
+    if index >= len(stack):
+        return False
+    mine, theirs = old.frames[number].stack[index], stack[index]
+    if not (mine.types == _SPILL8 == theirs.types and mine.reg.type == SCALAR):
+        return False
+    if exact == NOT_EXACT and not old.precise_slots[number] >> index & 1:
+        return False
+    return theirs.reg.type != SCALAR or not is_subset(mine.reg.num, theirs.reg.num)
 
 
 def _maybe_looping(old: State, cur: State) -> bool:
@@ -403,13 +447,15 @@ def _clean(env: Env, state: State) -> None:
             both = halves >> 2 * index & 3
             if both != 3:
                 slot = stack[index]
+                if (both | slot.dead) == 3:
+                    continue
                 new = _clean_slot(slot, bool(both & 1), bool(both & 2))
                 if new is not slot:
                     stack = state.own(number).stack
                     stack[index] = new
 
 
-_POISONED = Slot(bytes([POISON] * 8))
+_POISONED = Slot(bytes([POISON] * 8), dead=3)
 
 
 def _clean_slot(slot: Slot, low: bool, high: bool) -> Slot:
@@ -435,9 +481,7 @@ def _clean_slot(slot: Slot, low: bool, high: bool) -> Slot:
         new[4:8] = bytes([POISON] * 4)
     if not low:
         new[0:4] = bytes([POISON] * 4)
-    if bytes(new) == types and reg is slot.reg:
-        return slot
-    return Slot(bytes(new), reg)
+    return Slot(bytes(new), reg, (0 if low else 1) | (0 if high else 2))
 
 
 def _clear_singular_ids(state: State) -> None:

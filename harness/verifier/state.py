@@ -158,11 +158,12 @@ class Slot:
     ``types[7]`` is the byte at the lowest address, as in the kernel's ``slot_type``.
     """
 
-    __slots__ = ("reg", "types")
+    __slots__ = ("dead", "reg", "types")
 
-    def __init__(self, types: bytes, reg: Reg = UNINIT) -> None:
+    def __init__(self, types: bytes, reg: Reg = UNINIT, dead: int = 0) -> None:
         self.types = types
         self.reg = reg
+        self.dead = dead  # halves known to be poisoned: 1 the upper, 2 the lower addresses
 
     @property
     def spilled(self) -> bool:
@@ -196,6 +197,7 @@ class Frame:
         "in_callback",
         "no_arg_load",
         "number",
+        "plain",
         "regs",
         "shared",
         "stack",
@@ -216,6 +218,7 @@ class Frame:
         self.callback_depth = 0
         self.async_entry = 0
         self.shared = False  # another state refers to it: copy before writing
+        self.plain: bool | None = None  # shared: holds no id; None: not known yet
 
     def copy(self) -> Frame:
         """Return a frame of one's own to write to."""
@@ -233,7 +236,18 @@ class Frame:
         new.callback_depth = self.callback_depth
         new.async_entry = self.async_entry
         new.shared = False
+        new.plain = None
         return new
+
+    def without_ids(self) -> bool:
+        """Say whether no register in a shared frame has an id."""
+        if self.plain is None:
+            self.plain = not (
+                any(reg.id or reg.parent_id or reg.map_uid for reg in self.regs)
+                or any(slot.reg.id or slot.reg.parent_id for slot in self.stack)
+                or any(reg.id for reg in self.args)
+            )
+        return self.plain
 
 
 # instruction history entry: (slot, previous slot, flags, stack slot, frame, linked registers)
@@ -317,6 +331,8 @@ class Checkpoint(State):
         "equal",
         "hits",
         "in_free_list",
+        "miss_frame",
+        "miss_slot",
         "misses",
         "precise_args",
         "precise_regs",
@@ -332,5 +348,7 @@ class Checkpoint(State):
         self.hits = 0
         self.misses = 0
         self.in_free_list = False
+        self.miss_frame = 0  # where a comparison failed last
+        self.miss_slot = -1
         self.callchain: tuple[int, ...] | None = None  # call sites and the loop it is in
         self.equal: Checkpoint | None = None  # of a back edge: the state it reached
