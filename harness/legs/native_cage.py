@@ -36,6 +36,7 @@ FUEL = 5  # ticks that one vector may last: 0.1 s
 SLOW = 8  # vectors out of fuel after which a job ends
 STACK = 1 << 20  # bytes
 ALIGN = 64  # bytes, of every context
+KEEP = 8 << 20  # bytes of shared memory kept from batch to batch
 
 
 # The shared block, by byte offset:
@@ -271,10 +272,27 @@ def run_many(jobs: Sequence[Job]) -> list[list[Outcome]]:
     if not ready:
         return outcomes
     batch = _Batch([jobs[number] for number in ready])
-    batch.run()
-    for number, found in zip(ready, batch.outcomes(), strict=True):
-        outcomes[number] = found
+    try:
+        batch.run()
+        for number, found in zip(ready, batch.outcomes(), strict=True):
+            outcomes[number] = found
+    finally:
+        batch.close()
     return outcomes
+
+
+# Shared memory of an earlier batch, for new pages cost a fault each, and whose it is: a
+# process forked since then shares it too.
+_kept: list[tuple[int, mmap.mmap]] = []
+
+
+def _shared(size: int) -> mmap.mmap:
+    """Return shared memory of at least *size* bytes; what is in it is anyone's guess."""
+    while _kept:
+        owner, memory = _kept.pop()
+        if owner == os.getpid() and len(memory) >= size:
+            return memory
+    return mmap.mmap(-1, max(size, KEEP // 4))
 
 
 class _Batch:
@@ -293,9 +311,14 @@ class _Batch:
             at += stride * len(vectors)
             self._records.append(at)
             at += -(-_RECORD.size * len(vectors) // ALIGN) * ALIGN
-        self._memory = mmap.mmap(-1, at)
+        self._memory = _shared(at)
         self._base = address_of(self._memory)
         self._end = ""  # why vectors at the end did not run
+
+    def close(self) -> None:
+        """Leave the memory to the next batch."""
+        if len(self._memory) <= KEEP and not _kept:
+            _kept.append((os.getpid(), self._memory))
 
     def run(self) -> None:
         """Run all jobs."""
@@ -359,6 +382,8 @@ class _Batch:
             if self._sizes[index] != {stride}:
                 vectors = [vector.ljust(stride, b"\0") for vector in vectors]
             self._memory[at : at + stride * len(vectors)] = b"".join(vectors)
+            records = _RECORD.size * len(vectors)
+            self._memory[self._records[index] : self._records[index] + records] = bytes(records)
 
     def outcomes(self) -> list[list[Outcome]]:
         """Return the outcomes of each job."""

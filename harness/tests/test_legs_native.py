@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
 import struct
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,23 @@ def test_many_entries_run_in_one_child() -> None:
 
 def _children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+def test_processes_forked_after_a_batch_do_not_meet_in_its_memory() -> None:
+    runner = NativeRunner(module(ADD), "f")
+    vectors = [WORD.pack(n) for n in range(2000)]
+    expected = runner.run(vectors)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(_many_times, [0, 1]))
+    assert found == [True, True]
+    assert runner.run(vectors) == expected
+
+
+def _many_times(offset: int) -> bool:
+    runner = NativeRunner(module(ADD), "f")
+    words = range(offset, offset + 2000)
+    expected = [Returned(n, WORD.pack(n + 7)) for n in words]
+    return all(runner.run([WORD.pack(n) for n in words]) == expected for _ in range(20))
 
 
 @pytest.mark.parametrize(
