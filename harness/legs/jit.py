@@ -224,7 +224,15 @@ class _Emulator:
         self.trampoline = LOOP[0] + trampoline
         self.loaded: JitRunner | None = None
         self.stopped: Outcome | None = None  # why the emulator stopped before the end
-        self.engine.hook_add(uc.UC_HOOK_MEM_INVALID, self._on_invalid)
+        # Stores to a page that may be executed, or that a hook watches, are twenty times
+        # slower: say what each page is for, and watch only what nothing may be written to.
+        self.engine.ctl_set_tlb_mode(uc.UC_TLB_VIRTUAL)
+        self.engine.hook_add(uc.UC_HOOK_TLB_FILL, self._on_page)
+        start = 0
+        for area in (STATE, CONTEXTS, RESULTS, STACK, DATA, HEAP):
+            self._watch(start, area[0])
+            start = sum(area)
+        self._watch(start, 1 << 64)
         self.engine.hook_add(uc.UC_HOOK_INTR, self._on_interrupt)
         self.engine.hook_add(uc.UC_HOOK_INSN, self._on_call, None, 1, 0, x86.UC_X86_INS_SYSCALL)
         # An exception unicorn reports stays pending in its registers, and changes what
@@ -238,6 +246,10 @@ class _Emulator:
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self.engine.mem_map_ptr(*area, permissions, pointer)
         return memoryview(memory)
+
+    def _watch(self, start: int, end: int) -> None:
+        """Call ``_on_invalid`` for bad accesses from *start* up to *end*, excluded."""
+        self.engine.hook_add(uc.UC_HOOK_MEM_INVALID, self._on_invalid, None, start, end - 1)
 
     def cell(self, name: int) -> int:
         """Return the state's cell at offset *name*."""
@@ -278,7 +290,9 @@ class _Emulator:
             try:
                 self.engine.emu_start(address, self.end, timeout=int(patience * 1e6))
             except uc.UcError as error:
-                return self.stopped or Trapped("instruction", f"{self.where()}: {error}")
+                fetch = error.errno in (uc.UC_ERR_FETCH_UNMAPPED, uc.UC_ERR_FETCH_PROT)
+                kind = "call" if fetch else "instruction"
+                return self.stopped or Trapped(kind, f"{self.where()}: {error}")
             if self.stopped is not None:
                 return self.stopped
             address = self.engine.reg_read(x86.UC_X86_REG_RIP)
@@ -297,6 +311,13 @@ class _Emulator:
             return f"{address:#x}"
         name, slot = place
         return f"{name}, {'prologue' if slot is None else f'slot {slot}'}, {address:#x}"
+
+    def _on_page(self, _engine: Any, page: int, access: int, entry: Any, _data: Any) -> bool:
+        """Say where *page* is, and what for; what is mapped there may allow less."""
+        code = access == uc.UC_MEM_FETCH
+        entry.paddr = page
+        entry.perms = uc.UC_PROT_READ | (uc.UC_PROT_EXEC if code else uc.UC_PROT_WRITE)
+        return True
 
     def _on_invalid(
         self, _engine: Any, access: int, address: int, size: int, _value: int, _data: Any
