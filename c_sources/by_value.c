@@ -67,7 +67,9 @@ int64_t by_value_words(struct pair32 a, struct pair32 b, struct pair32 c, struct
 int64_t by_value_mixed(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, struct mixed f,
 		       struct mixed g, struct mixed h)
 {
-	return (a ^ b ^ c ^ d ^ e) + (f.a ^ g.b ^ h.c) - (int64_t)(f.c & 0xffff) * (g.a | h.b);
+	uint64_t sum = (uint64_t)(a ^ b ^ c ^ d ^ e) + (uint64_t)(f.a ^ g.b ^ h.c);
+
+	return (int64_t)(sum - (uint64_t)(f.c & 0xffff) * (uint64_t)(g.a | h.b));
 }
 
 struct pair32 by_value_result(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e,

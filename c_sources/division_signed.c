@@ -9,7 +9,7 @@ int64_t divide_signed(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int
 	int64_t x = f == 0 || f == -1 ? 2 : f;
 	int64_t y = g == 0 || g == -1 ? 3 : g;
 
-	return (a ^ b) / x + (c ^ d) % y + (e & 0xffff);
+	return (a ^ b) / x / 2 + (c ^ d) % y / 2 + (e & 0xffff);
 }
 
 int32_t divide_signed32(int32_t a, int32_t b, int32_t c, int32_t d, int32_t e, int32_t f,

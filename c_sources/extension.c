@@ -34,7 +34,7 @@ int64_t extend_chain(int8_t a, int16_t b, int32_t c, int64_t d, uint8_t e, int64
 
 	r = (int64_t)((uint64_t)r * (uint64_t)(int64_t)y);
 	r ^= a;
-	r ^= (int64_t)b << 0;
+	r ^= (int64_t)b * 4;
 	r ^= c;
 	r ^= d;
 	return r ^ e;
@@ -66,5 +66,7 @@ unsigned int extend_compare_unsigned(uint64_t a, uint32_t b, uint16_t c, uint8_t
 
 int64_t extend_bool(_Bool a, _Bool b, _Bool c, _Bool d, _Bool e, _Bool f, int64_t g, _Bool h)
 {
-	return a + 2 * b + 4 * c + 8 * d + 16 * e + 32 * f + (h ? g : ~g);
+	uint64_t bits = a + 2u * b + 4u * c + 8u * d + 16u * e + 32u * f;
+
+	return (int64_t)(bits + (uint64_t)(h ? g : ~g));
 }

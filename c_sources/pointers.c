@@ -4,7 +4,7 @@
 void pointers_store_all(uint8_t *a, uint16_t *b, uint32_t *c, uint64_t *d, int8_t *e, int16_t *f,
 			int32_t *g, int64_t *h)
 {
-	*a = (uint8_t)(*h + 1);
+	*a = (uint8_t)((uint64_t)*h + 1);
 	*b = (uint16_t)(*g + 1u);
 	*c = (uint32_t)(*f + 1);
 	*d = (uint64_t)(*e + 1);

@@ -37,8 +37,8 @@ uint64_t shift_by_byte(uint64_t a, uint8_t b, uint8_t c, uint8_t d, uint8_t e, u
 int64_t shift_signed_narrow(int8_t a, int16_t b, int32_t c, int64_t d, uint32_t e, int8_t f,
 			    int16_t g, int32_t h)
 {
-	return (a >> (e & 7)) + (b >> (e & 15)) + (int64_t)(c >> (e & 31)) + (d >> (e & 63)) +
-	       (f >> (e & 7)) - (g >> (e & 15)) - (int64_t)(h >> (e & 31));
+	return ((a >> (e & 7)) + (b >> (e & 15)) + (int64_t)(c >> (e & 31))) ^
+	       ((d >> (e & 63)) ^ ((f >> (e & 7)) - (g >> (e & 15)) - (int64_t)(h >> (e & 31))));
 }
 
 uint64_t shift_constants(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f,

@@ -364,22 +364,50 @@ def undefined_vectors(
 ) -> tuple[dict[int, str], str]:
     """Return which of the vectors *numbers* the C source has no defined behaviour on, and why.
 
-    A build that traps on undefined behaviour, and builds that differ in what uninitialised
-    variables hold, tell. Also returns why that could not be found out, "" if it could.
+    Also returns why that could not be found out, "" if it could.
     """
-    one = replace(planned, layouts=(place,))
+    builds = _checking_builds(replace(planned, layouts=(place,)), settings)
+    if isinstance(builds, Unknown):
+        return {}, f"undefined behaviour not ruled out: {builds.why}"
+    return _undefined(planned, place, builds, list(dict.fromkeys(numbers))), ""
+
+
+def undefined_in(planned: Plan, settings: Settings) -> dict[str, dict[int, str]] | Unknown:
+    """Return function: vector: what is undefined about it, over all of *planned*."""
+    builds = _checking_builds(planned, settings)
+    if isinstance(builds, Unknown):
+        return builds
+    found = {}
+    for place in planned.layouts:
+        numbers = range(len(planned.vectors[place.signature.name]))
+        undefined = _undefined(planned, place, builds, numbers)
+        if undefined:
+            found[place.signature.name] = undefined
+    return found
+
+
+def _checking_builds(planned: Plan, settings: Settings) -> dict[str, native.NativeModule] | Unknown:
+    """Return native builds that tell undefined behaviour: one traps, two fill what is unset."""
     builds: dict[str, native.NativeModule] = {}
     for check in driver.CHECKS:
-        ir = _native_ir(one, settings, check)
+        ir = _native_ir(planned, settings, check)
         built = ir if isinstance(ir, Unknown) else native.build(ir, (0,))[0]
         if isinstance(built, Unknown):
-            return {}, f"undefined behaviour not ruled out: {built.why}"
+            return built
         builds[check] = built
+    return builds
+
+
+def _undefined(
+    planned: Plan,
+    place: Layout,
+    builds: Mapping[str, native.NativeModule],
+    numbers: Sequence[int],
+) -> dict[int, str]:
     vectors = planned.vectors[place.signature.name]
-    chosen = list(dict.fromkeys(numbers))
     entry = driver.entry(place.signature.name)
-    whys = native.undefined_behaviour(builds, entry, [vectors[n] for n in chosen], place.mask)
-    return {n: why for n, why in zip(chosen, whys, strict=True) if why}, ""
+    whys = native.undefined_behaviour(builds, entry, [vectors[n] for n in numbers], place.mask)
+    return {n: why for n, why in zip(numbers, whys, strict=True) if why}
 
 
 # --- programs with sections of their own ------------------------------------
