@@ -49,6 +49,7 @@ from harness.model import MapDef, Outcome, OutOfFuel, Program, Returned, Trapped
 FUEL = 1 << 20  # instructions a vector may take
 STACK_SIZE = 512  # bytes of stack in each frame
 STACK_FILL = 0xA5  # every byte of a stack nobody has written
+_FRESH_STACK = bytes([STACK_FILL]) * STACK_SIZE
 MAX_FRAMES = 8  # main included (Linux: MAX_CALL_FRAMES)
 MAX_LOOPS = 1 << 23  # times one frame may pass may_goto (Linux: BPF_MAX_LOOPS)
 
@@ -253,26 +254,37 @@ class Machine:
         self._push_stack()
         self.registers[1] = CONTEXT << 32
 
-    def read(self, address: int, size: int) -> bytes:
-        """Return *size* bytes at *address*; traps when any of them may not be read."""
-        region, start = self._find(address, size)
-        return bytes(region.data[start : start + size])
-
-    def write(self, address: int, data: bytes) -> None:
-        """Write *data* at *address*; traps when any byte of it may not be written."""
-        region, start = self._find(address, len(data))
-        if not region.writable:
-            raise TrapError("access", f"write of {len(data)} read-only bytes at {address:#x}")
-        region.data[start : start + len(data)] = data
-
-    def _find(self, address: int, size: int) -> tuple[Region, int]:
+    def load(self, address: int, size: int) -> int:
+        """Return the unsigned number in the *size* bytes at *address*; traps if it may not."""
         region = self.regions.get(address >> 32)
         start = address & M32
         if region is None or start + size > len(region.data):
-            if MAP <= address >> 32 < MAP + len(self.maps):
-                raise NotModelledError("reading a map's own fields is not modelled")
-            raise TrapError("access", f"{size} bytes at {address:#x}")
-        return region, start
+            self._refuse(address, size)
+        return int.from_bytes(region.data[start : start + size], "little")
+
+    def store(self, address: int, size: int, value: int) -> None:
+        """Write the unsigned *value* to the *size* bytes at *address*; traps if it may not."""
+        region = self.regions.get(address >> 32)
+        start = address & M32
+        if region is None or start + size > len(region.data) or not region.writable:
+            self._refuse(address, size)
+        region.data[start : start + size] = value.to_bytes(size, "little")
+
+    def _refuse(self, address: int, size: int) -> NoReturn:
+        if MAP <= address >> 32 < MAP + len(self.maps):
+            raise NotModelledError("reading a map's own fields is not modelled")
+        region = self.regions.get(address >> 32)
+        inside = region is not None and (address & M32) + size <= len(region.data)
+        what = "read-only bytes" if inside else "bytes"
+        raise TrapError("access", f"{size} {what} at {address:#x}")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return *size* bytes at *address*, for helpers."""
+        return self.load(address, size).to_bytes(size, "little")
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write *data* at *address*, for helpers."""
+        self.store(address, len(data), int.from_bytes(data, "little"))
 
     def allocate(self, data: bytes, writable: bool = True) -> int:
         """Return the address of a fresh region that holds *data*."""
@@ -317,7 +329,7 @@ class Machine:
 
     def _push_stack(self) -> None:
         window = STACK + len(self.frames)
-        self.regions[window] = Region(bytearray([STACK_FILL]) * STACK_SIZE)
+        self.regions[window] = Region(bytearray(_FRESH_STACK))
         self.registers[FP] = (window << 32) + STACK_SIZE
 
 
@@ -559,17 +571,21 @@ def _not_modelled(why: str) -> Step:
 
 def _misuses_a_register(insn: Insn) -> bool:
     """Say whether *insn* writes r10, or names r11 where only r0 to r10 may stand."""
-    named = [r for r in (getattr(insn, "dst", 0), getattr(insn, "src", 0)) if r is not None]
-    if isinstance(insn, LoadImm | Raw):
-        named = [insn.dst]
+    dst, src = getattr(insn, "dst", 0), getattr(insn, "src", 0) or 0
+    if dst < FP and src < FP:
+        return False
     match insn:
-        case Alu(dst=10) | Endian(dst=10) | Load(dst=10) | LoadImm(dst=10):
+        case Raw():
+            return False
+        case LoadImm():  # its source is a kind
+            return dst >= FP
+        case Alu() | Endian() | Load() | AddrSpaceCast() | PercpuAddr() if dst == FP:
             return True
-        case Atomic(op="load_acquire", dst=10) | AddrSpaceCast(dst=10) | PercpuAddr(dst=10):
+        case Atomic(op="load_acquire") if dst == FP:
             return True
-        case Atomic(fetch=True, op="add" | "or" | "and" | "xor" | "xchg", src=10):
+        case Atomic(op="add" | "or" | "and" | "xor" | "xchg", fetch=True) if src == FP:
             return True
-    return not isinstance(insn, Raw) and max(named) >= PARAMS
+    return max(dst, src) >= PARAMS
 
 
 def _alu(insn: Alu, following: int) -> Step:
@@ -634,7 +650,7 @@ def _memory(insn: Load | Store | StoreImm, following: int) -> Step:
 
             def load(machine: Machine) -> int:
                 r = machine.registers
-                value = int.from_bytes(machine.read(r[src] + off & M64, size), "little")
+                value = machine.load(r[src] + off & M64, size)
                 r[dst] = signed(value, 8 * size) & M64 if sign else value
                 return following
 
@@ -643,16 +659,15 @@ def _memory(insn: Load | Store | StoreImm, following: int) -> Step:
 
             def store(machine: Machine) -> int:
                 r = machine.registers
-                value = (r[src] & mask).to_bytes(size, "little")
-                machine.write(r[dst] + off & M64, value)
+                machine.store(r[dst] + off & M64, size, r[src] & mask)
                 return following
 
             return store
         case StoreImm(imm=imm):
-            constant = (imm & mask).to_bytes(size, "little")
+            constant = imm & mask  # sign-extended
 
             def store_constant(machine: Machine) -> int:
-                machine.write(machine.registers[dst] + off & M64, constant)
+                machine.store(machine.registers[dst] + off & M64, size, constant)
                 return following
 
             return store_constant
@@ -671,8 +686,8 @@ def _atomic(insn: Atomic, following: int) -> Step:
         r = machine.registers
         address = r[dst] + off & M64
         new, expected = r[src] & mask, r[0] & mask
-        old = int.from_bytes(machine.read(address, size), "little")
-        machine.write(address, (new if old == expected else old).to_bytes(size, "little"))
+        old = machine.load(address, size)
+        machine.store(address, size, new if old == expected else old)
         r[0] = old
         return following
 
@@ -684,8 +699,8 @@ def _atomic(insn: Atomic, following: int) -> Step:
         r = machine.registers
         address = r[dst] + off & M64
         operand = r[src] & mask
-        old = int.from_bytes(machine.read(address, size), "little")
-        machine.write(address, (compute(old, operand) & mask).to_bytes(size, "little"))
+        old = machine.load(address, size)
+        machine.store(address, size, compute(old, operand) & mask)
         if insn.fetch:
             r[src] = old
         return following
