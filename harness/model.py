@@ -6,9 +6,9 @@ fault of ours, or wrong usage, raises a ``HarnessError``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from harness.btf import Btf
 from harness.isa.insn import Insn
@@ -215,10 +215,71 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {"outcome": name, "r0": r0, "ctx": ctx, "detail": detail}
 
 
+class Batch(Sequence[Outcome]):
+    """The outcomes of a batch, kept as columns: most return, and are compared by the column.
+
+    Equal to any sequence of equal outcomes. Not to be changed once it is made.
+    """
+
+    __slots__ = ("contexts", "others", "r0s")
+
+    def __init__(
+        self, r0s: list[int], contexts: list[bytes], others: Mapping[int, Outcome] | None = None
+    ) -> None:
+        self.r0s = r0s  # by vector
+        self.contexts = contexts  # by vector; of the same length
+        self.others: Mapping[int, Outcome] = (
+            others or {}
+        )  # by vector: the outcomes that did not return
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> Batch:
+        """Return *outcomes* as columns."""
+        if isinstance(outcomes, Batch):
+            return outcomes
+        others = {i: o for i, o in enumerate(outcomes) if not isinstance(o, Returned)}
+        r0s = [o.r0 if isinstance(o, Returned) else 0 for o in outcomes]
+        contexts = [o.ctx if isinstance(o, Returned) else b"" for o in outcomes]
+        return cls(r0s, contexts, others)
+
+    def __len__(self) -> int:
+        return len(self.r0s)
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batch: ...
+    def __getitem__(self, index: int | slice) -> Outcome | Batch:
+        if isinstance(index, slice):
+            others: dict[int, Outcome] = {}
+            if self.others:
+                chosen = enumerate(range(len(self))[index])
+                others = {new: self.others[old] for new, old in chosen if old in self.others}
+            return Batch(self.r0s[index], self.contexts[index], others)
+        if index < 0:
+            index += len(self)
+        if index in self.others:
+            return self.others[index]
+        return Returned(self.r0s[index], self.contexts[index])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        batch = Batch.of(other)
+        if not self.others and not batch.others:
+            return self.r0s == batch.r0s and self.contexts == batch.contexts
+        return list(self) == list(batch)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Batch({list(self)!r})"
+
+
 class Runner(Protocol):
     """One program made ready on one leg."""
 
-    def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+    def run(self, vectors: Sequence[Vector]) -> Sequence[Outcome]:
         """Return one outcome for each of *vectors*, in order; never raises for what they do."""
         ...
 

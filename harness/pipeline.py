@@ -23,6 +23,7 @@ from harness.legs.jit import JitLeg
 from harness.load import NAMES_FILLED, LoadError, load_object
 from harness.model import (
     Accepted,
+    Batch,
     BuildConfig,
     Divergence,
     HarnessError,
@@ -171,12 +172,14 @@ def vectors_of(place: Layout, settings: Settings) -> list[Vector]:
 
 def native_outcomes(
     planned: Plan, settings: Settings
-) -> tuple[dict[str, dict[str, list[Outcome]]], str]:
+) -> tuple[dict[str, dict[str, Sequence[Outcome]]], str]:
     """Return function: leg: outcomes of the native builds, and why there are none."""
     ir = _native_ir(planned, settings)
     if isinstance(ir, Unknown):
         return {}, ir.why
-    outcomes: dict[str, dict[str, list[Outcome]]] = {p.signature.name: {} for p in planned.layouts}
+    outcomes: dict[str, dict[str, Sequence[Outcome]]] = {
+        p.signature.name: {} for p in planned.layouts
+    }
     jobs: list[native.Job] = []
     for built in native.build(ir, settings.native_opts).values():
         if isinstance(built, Unknown):
@@ -288,7 +291,7 @@ def check_function(
     if isinstance(verdict, Rejected):
         # The compiler's code is checked all the same, for the refusal may be Linux's own
         # limit; but what a refused program may not do, it need not do alike.
-        legs = {leg: [_if_returned(o) for o in seen] for leg, seen in legs.items()}
+        legs = {leg: _returned_only(seen) for leg, seen in legs.items()}
     legs.update(planned.natives.get(name, {}))
     if "native" in settings.legs and planned.native_why:
         whys.append(planned.native_why)
@@ -312,10 +315,10 @@ def check_function(
     return base
 
 
-def _if_returned(outcome: Outcome) -> Outcome:
-    if isinstance(outcome, Returned):
-        return outcome
-    return Unknown("the program was refused")
+def _returned_only(seen: Sequence[Outcome]) -> Sequence[Outcome]:
+    batch = Batch.of(seen)
+    others = dict.fromkeys(batch.others, Unknown("the program was refused"))
+    return Batch(batch.r0s, batch.contexts, others)
 
 
 def run_legs(
@@ -328,14 +331,15 @@ def run_legs(
         if leg not in settings.legs:
             continue
         seen = execute(program, leg, vectors[:INTERP_VECTORS] if leg == "interp" else vectors)
-        unknown = next((o for o in seen if isinstance(o, Unknown)), None)
+        batch = Batch.of(seen)
+        unknown = next((o for o in batch.others.values() if isinstance(o, Unknown)), None)
         if unknown:
             whys.append(f"{leg}: {unknown.why}")
-        legs[leg] = seen
+        legs[leg] = batch
     return legs, whys
 
 
-def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> list[Outcome]:
+def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[Outcome]:
     """Run *program* on the BPF leg named *leg*."""
     runner: Runner | Unknown
     if leg == "interp":

@@ -61,7 +61,7 @@ class NativeRunner:
     module: NativeModule
     entry: str
 
-    def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+    def run(self, vectors: Sequence[Vector]) -> Sequence[Outcome]:
         """Return one outcome for each of *vectors*, in order."""
         return run_many([(self.module, self.entry, vectors)])[0]
 

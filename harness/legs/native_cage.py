@@ -29,7 +29,16 @@ from harness.legs.native_code import (
     load,
     protect,
 )
-from harness.model import HarnessError, Outcome, OutOfFuel, Returned, Trapped, Unknown, Vector
+from harness.model import (
+    Batch,
+    HarnessError,
+    Outcome,
+    OutOfFuel,
+    Returned,
+    Trapped,
+    Unknown,
+    Vector,
+)
 
 TICK = 20_000  # microseconds of CPU between two looks at the clock
 FUEL = 5  # ticks that one vector may last: 0.1 s
@@ -257,12 +266,12 @@ def _stacks() -> tuple[mmap.mmap, int]:
 Job = tuple[NativeModule, str, Sequence[Vector]]
 
 
-def run_many(jobs: Sequence[Job]) -> list[list[Outcome]]:
+def run_many(jobs: Sequence[Job]) -> list[Sequence[Outcome]]:
     """Run every (module, entry, vectors) in one child; return their outcomes in order.
 
     A child that is killed is started again behind the vector that killed it, a few times.
     """
-    outcomes: list[list[Outcome]] = [[] for _ in jobs]
+    outcomes: list[Sequence[Outcome]] = [[] for _ in jobs]
     ready = []
     for number, (module, entry, vectors) in enumerate(jobs):
         if entry in module.symbols:
@@ -385,11 +394,11 @@ class _Batch:
             records = _RECORD.size * len(vectors)
             self._memory[self._records[index] : self._records[index] + records] = bytes(records)
 
-    def outcomes(self) -> list[list[Outcome]]:
+    def outcomes(self) -> list[Sequence[Outcome]]:
         """Return the outcomes of each job."""
         return [self._outcomes_of(index) for index in range(len(self._jobs))]
 
-    def _outcomes_of(self, index: int) -> list[Outcome]:
+    def _outcomes_of(self, index: int) -> Sequence[Outcome]:
         module, entry, vectors = self._jobs[index]
         at, stride = self._contexts[index], self._strides[index]
         contexts = self._memory[at : at + stride * len(vectors)]
@@ -408,7 +417,7 @@ class _Batch:
         if statuses.count(1) == len(statuses):
             if max(values, default=0) > keep:
                 values = [value & keep for value in values]
-            return list(map(Returned, values, after))
+            return Batch(values, after)
         why = self._end or f"{statuses.count(2)} vectors before it ran out of fuel"
         not_run = Unknown(f"native: not run, {why}")
         found: list[Outcome] = []

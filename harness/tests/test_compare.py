@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.compare import agree, compare, compare_all, first_difference
-from harness.model import Mask, OutOfFuel, Returned, Trapped, Unknown
+from harness.model import Batch, Mask, Outcome, OutOfFuel, Returned, Trapped, Unknown
 
 CTX = bytes(range(16))
 OTHER = bytes([*range(8), 99, *range(9, 16)])
@@ -72,3 +72,27 @@ def test_a_leg_that_ran_fewer_vectors_is_compared_on_those() -> None:
 def test_masked_comparison_is_that_of_the_masked_values(a: bytes, b: bytes, bits: bytes) -> None:
     x, y, m = (int.from_bytes(v, "little") for v in (a, b, bits))
     assert (first_difference(a, b, Mask(bits)) is None) == (x & m == y & m)
+
+
+# --- batches ----------------------------------------------------------------
+
+OUTCOMES = st.lists(
+    st.one_of(
+        st.builds(Returned, st.integers(0, 3), st.binary(max_size=2)),
+        st.just(Trapped("access")),
+        st.just(OutOfFuel()),
+    ),
+    max_size=6,
+)
+
+
+@given(OUTCOMES, OUTCOMES)
+def test_a_batch_is_the_sequence_of_its_outcomes(a: list[Outcome], b: list[Outcome]) -> None:
+    batch = Batch.of(a)
+    assert list(batch) == a
+    assert batch == a
+    assert (batch == Batch.of(b)) == (a == b)
+    for start in range(len(a) + 1):
+        assert list(batch[start:]) == a[start:]
+        assert list(batch[:start]) == a[:start]
+    assert [batch[i - len(a)] for i in range(len(a))] == a
