@@ -492,7 +492,45 @@ FACTS = [
      "scalar(smin=smin32=0,smax=umax=smax32=umax32=0x3f0000,var_off=(0x0; 0x3f0000))"),
     ("r0 and 0x3f00, r0 le64 r0",
      "scalar(smin=smin32=0,smax=umax=smax32=umax32=16128,var_off=(0x0; 0x3f00))"),
+    # Comparisons narrow both sides, the first one first (from the kernel's own functions)
+    ("if r0 lt 8", "scalar(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7))"),
+    ("no r0 le 8", "scalar(umin=9)"),
+    ("if w0 lt 8",
+     "scalar(umax=0xffffffff00000007,smin32=0,smax32=umax32=7,"
+     "var_off=(0x0; 0xffffffff00000007))"),
+    ("if r0 slt 0",
+     "scalar(smax=-1,umin=0x8000000000000000,"
+     "var_off=(0x8000000000000000; 0x7fffffffffffffff))"),
+    ("no r0 slt 3", "scalar(smin=umin=3,umax=0x7fffffffffffffff,"
+     "var_off=(0x0; 0x7fffffffffffffff))"),
+    ("if w0 sgt 3",
+     "scalar(umin=smin32=umin32=4,umax=0xffffffff7fffffff,umax32=0x7fffffff,"
+     "var_off=(0x0; 0xffffffff7fffffff))"),
+    ("if w0 eq 7",
+     "scalar(smin=0x8000000000000007,smax=0x7fffffff00000007,smin32=umin32=7,"
+     "smax32=umax32=7,var_off=(0x7; 0xffffffff00000000))"),
+    ("r1 and 0xff, if r0 lt r1",
+     "scalar(smin=smin32=0,smax=umax=smax32=umax32=254,var_off=(0x0; 0xff))"),
+    ("r1 and 0xff, r1 or 0x10, if r0 gt r1", "scalar(umin=17)"),
+    ("r1 and 0xff, r1 or 0x10, r0 and 0x3f, if r0 gt r1, r1 mov r1",
+     "scalar(smin=umin=smin32=umin32=16,smax=umax=smax32=umax32=62,var_off=(0x10; 0x2f))"),
+    ("r1 s8 r1, if r0 slt r1", "scalar(smax=126)"),
+    ("r1 s8 r1, r0 and 0xff, if r0 slt r1, r1 mov r1",
+     "scalar(smin=umin=smin32=umin32=1,smax=umax=smax32=umax32=127,var_off=(0x0; 0x7f))"),
+    ("r0 and 0xf0, r1 and 0x3f, r1 or 0x10, if w0 eq r1",
+     "scalar(smin=umin=smin32=umin32=16,smax=umax=smax32=umax32=48,var_off=(0x10; 0x20))"),
+    ("no r0 gt 7, if r0 ne 7",
+     "scalar(smin=smin32=0,smax=umax=smax32=umax32=6,var_off=(0x0; 0x7))"),
+    ("if r0 ne 0", "scalar(umin=1)"),
+    ("no r0 gt 100, r0 lsh 2, r0 add 1, no r0 gt 200",
+     "scalar(smin=umin=smin32=umin32=1,smax=umax=smax32=umax32=200,var_off=(0x1; 0xfc))"),
+    ("r0 and 6, r0 neg 0",
+     "scalar(smin=smin32=-6,smax=smax32=0,var_off=(0x0; 0xfffffffffffffffe))"),
+    ("r0 and 3, w1 lsh r0", "scalar()"),
     # Single bits
+    ("r0 and 0xff, r0 sub 8, if r0 set 0x8000",
+     "scalar(smin=smin32=-8,smax=smax32=247,var_off=(0x8000; 0xffffffffffff7fff))"),
+    ("if r0 set 3", "scalar()"),
     ("if r0 set 8",
      "scalar(smin=0x8000000000000008,smin32=0x80000008,var_off=(0x8; 0xfffffffffffffff7))"),
     ("no r0 set 0xfff8",
@@ -519,6 +557,8 @@ def follow(path: str) -> Scalar:
             branch = bounds.refine(op, bits, dst, src)[jump == ["no"]]
             assert branch is not None, step
             registers[last] = branch[0]
+            if operand[0] == "r":
+                registers[operand[1:]] = branch[1]
         elif op in ALU:
             registers[last] = bounds.alu(op, bits, dst, src)
         elif op[1:].isdigit():
