@@ -3,29 +3,39 @@
 A case holds a program as BPF text (``[program]``) or a C source (``[source]``), and
 checks: ``[verify]``, ``[jit.x86_64]``, ``[[run]]``, ``[crosscheck]``. ``note`` says why
 it is kept. A table or key that is not known here is an error, so that a misspelt
-check does not pass by being ignored.
+check does not pass by being ignored. Inputs are written by people, expectations by
+``bless``, which leaves comments and everything else as it is.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
+import re
 import tempfile
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from tomlkit.items import String, StringType, Table, Trivia
 
 from harness import btf
-from harness.isa import asm
+from harness.isa import asm, codec
 from harness.isa.stack_args import Dialect
 from harness.isa.targets import subprogram_starts
 from harness.model import HarnessError, MapDef, Program, Subprogram
 
+MAX_SIZE = 4 << 20  # bytes of a case file
+MAX_PARAMETERS = 255  # of a function declared in a case; Linux refuses more than 12
+KERNELS = ("no-jit", "no-stack-args")
+CROSSCHECKS = ("agree", "diverge", "rejected", "compile_error")
 STATUSES = ("open", "fixed-in", "by-design")
+FINDINGS = ("divergence", "reject", "compile_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class VerifyCheck:
     message: str | None = None
     insn: int | None = None
     log: str | None = None
+    kernel: str = ""  # one of KERNELS: without a JIT, or with one that lacks stack arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,7 @@ class Case:
     verify: VerifyCheck | None = None
     jit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # arch: subprogram: hex
     runs: tuple[RunCheck, ...] = ()
-    crosscheck: str | None = None  # outcome of a C source on every build: "agree", "known"
+    crosscheck: str | None = None  # outcome of a C source on every build: one of CROSSCHECKS
 
     @property
     def name(self) -> str:
@@ -100,120 +111,268 @@ class Case:
 
 def read(path: Path) -> Case:
     """Return the case in *path*; raises HarnessError that names the file and what is wrong."""
+    table = _parse(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HarnessError(f"{path}: {error}") from None
-    try:
-        return _case(path, table)
-    except (TypeError, ValueError, KeyError) as error:
+        return _case(path, _Table(table, "the case", _CASE))
+    except ValueError as error:
         raise HarnessError(f"{path}: {error}") from None
 
 
-def _case(path: Path, table: dict[str, Any]) -> Case:
-    _only(table, "the case", "note program source verify jit run crosscheck")
-    if ("program" in table) == ("source" in table):
+def _parse(path: Path) -> dict[str, Any]:
+    """Return the TOML of *path*; raises HarnessError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise HarnessError(f"{path}: a case file has at most {MAX_SIZE >> 20} MiB")
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise HarnessError(f"{path}: {error.strerror}") from None
+    except RecursionError:
+        raise HarnessError(f"{path}: nested too deep") from None
+    except ValueError as error:  # not UTF-8, not TOML
+        raise HarnessError(f"{path}: {error}") from None
+
+
+def _case(path: Path, table: _Table) -> Case:
+    program, source = table.table("program", _PROGRAM), table.table("source", _SOURCE)
+    if (program is None) == (source is None):
         raise ValueError("a case has either [program] or [source]")
-    crosscheck = table.get("crosscheck")
-    if crosscheck is not None:
-        _only(crosscheck, "[crosscheck]", "outcome")
+    verify = table.table("verify", _VERIFY)
+    jit = table.table("jit", _JIT)
+    runs = tuple(_run(run) for run in table.tables("run", _RUN))
+    crosscheck = table.table("crosscheck", "outcome")
+    if source is not None and (verify or jit or runs):
+        raise ValueError("[verify], [jit] and [[run]] are checks of a [program]")
+    if program is not None and crosscheck:
+        raise ValueError("[crosscheck] is a check of a [source]")
     return Case(
         path=path,
-        note=_string(table.get("note", ""), "note"),
-        program=_program(table["program"]) if "program" in table else None,
-        source=_source(table["source"]) if "source" in table else None,
-        verify=_verify(table["verify"]) if "verify" in table else None,
-        jit={arch: dict(images) for arch, images in table.get("jit", {}).items()},
-        runs=tuple(_run(run) for run in table.get("run", ())),
-        crosscheck=crosscheck["outcome"] if crosscheck else None,
+        note=table.string("note", ""),
+        program=_program(program) if program else None,
+        source=_source(source) if source else None,
+        verify=_verify(verify) if verify else None,
+        jit=_jit(jit) if jit else {},
+        runs=runs,
+        crosscheck=crosscheck.choice("outcome", CROSSCHECKS) if crosscheck else None,
     )
 
 
-def _program(table: dict[str, Any]) -> ProgramText:
-    _only(table, "[program]", "asm type dialect functions maps")
+# fmt: off
+_CASE    = "note program source verify jit run crosscheck"
+_PROGRAM = "asm type dialect functions maps"
+_SOURCE  = "c opts mcpus linkages"
+_VERIFY  = "verdict message insn log kernel"
+_JIT     = "x86_64"
+_RUN     = "ctx outcome r0 after legs"
+_FUNC    = "args linkage"
+_MAP     = "type key_size value_size max_entries data readonly"
+# fmt: on
+
+
+def _program(table: _Table) -> ProgramText:
     functions = []
-    for name, decl in table.get("functions", {}).items():
-        _only(decl, f"[program.functions.{name}]", "args linkage")
-        args = decl.get("args", 0)
-        types = ("u64",) * args if isinstance(args, int) else tuple(args)
-        for arg in types:
+    for name, decl in table.named("functions", _FUNC):
+        types = decl.value("args")
+        if isinstance(types, int) and not isinstance(types, bool):
+            if not 0 <= types <= MAX_PARAMETERS:
+                raise decl.wrong("args", f"0 to {MAX_PARAMETERS} arguments, not {types}")
+            types = ["u64"] * types
+        elif types is not None:
+            types = decl.strings("args", ())
+        for arg in types or ():
             if arg not in _ARGUMENT_TYPES:
-                raise ValueError(f"function {name}: no argument type {arg!r}")
-        functions.append(FunctionDecl(name, types, decl.get("linkage", "static")))
+                raise decl.wrong(
+                    "args", f"no argument type {arg!r} (there are {', '.join(_ARGUMENT_TYPES)})"
+                )
+        linkage = decl.choice("linkage", ("static", "global"), "static")
+        functions.append(FunctionDecl(name, tuple(types or ()), linkage))
     maps = []
-    for name, decl in table.get("maps", {}).items():
-        _only(decl, f"[program.maps.{name}]", "type key_size value_size max_entries data readonly")
-        data = bytes.fromhex(decl["data"]) if "data" in decl else None
+    for name, decl in table.named("maps", _MAP):
+        data = decl.hex("data")
         maps.append(
             MapDef(
                 name=name,
-                type=decl.get("type", 2),
-                key_size=decl.get("key_size", 4),
-                value_size=decl.get("value_size", len(data or b"")),
-                max_entries=decl.get("max_entries", 1),
+                type=decl.integer("type", 2),
+                key_size=decl.integer("key_size", 4),
+                value_size=decl.integer("value_size", len(data or b"")),
+                max_entries=decl.integer("max_entries", 1),
                 data=data,
-                readonly=decl.get("readonly", False),
+                readonly=decl.boolean("readonly"),
             )
         )
     return ProgramText(
-        asm=_string(table["asm"], "asm"),
-        type=table.get("type", "syscall"),
-        dialect=_dialect(table.get("dialect", "r11")),
+        asm=table.string("asm"),
+        type=table.string("type", "syscall"),
+        dialect="r12" if table.choice("dialect", ("r11", "r12"), "r11") == "r12" else "r11",
         functions=tuple(functions),
         maps=tuple(maps),
     )
 
 
-def _source(table: dict[str, Any]) -> SourceText:
-    _only(table, "[source]", "c opts mcpus linkages")
+def _source(table: _Table) -> SourceText:
     default = SourceText("")
     return SourceText(
-        c=_string(table["c"], "c"),
-        opts=tuple(table.get("opts", default.opts)),
-        mcpus=tuple(table.get("mcpus", default.mcpus)),
-        linkages=tuple(table.get("linkages", default.linkages)),
+        c=table.string("c"),
+        opts=table.choices("opts", ("0", "1", "2", "3", "s"), default.opts),
+        mcpus=table.choices("mcpus", ("v1", "v2", "v3", "v4"), default.mcpus),
+        linkages=table.choices("linkages", ("hidden", "static"), default.linkages),
     )
 
 
-def _verify(table: dict[str, Any]) -> VerifyCheck:
-    _only(table, "[verify]", "verdict message insn log")
-    if table["verdict"] not in ("accept", "reject", "unknown"):
-        raise ValueError(f"verdict is accept, reject or unknown, not {table['verdict']!r}")
-    return VerifyCheck(**table)
+def _verify(table: _Table) -> VerifyCheck:
+    return VerifyCheck(
+        verdict=table.choice("verdict", ("accept", "reject", "unknown")),
+        message=table.string("message", None),
+        insn=table.integer("insn", None),
+        log=table.string("log", None),
+        kernel=table.choice("kernel", KERNELS, ""),
+    )
 
 
-def _run(table: dict[str, Any]) -> RunCheck:
-    _only(table, "[[run]]", "ctx outcome r0 after legs")
-    if table.get("outcome", "returned") not in ("returned", "trapped", "fuel"):
-        raise ValueError(f"outcome is returned, trapped or fuel, not {table['outcome']!r}")
+def _jit(table: _Table) -> dict[str, dict[str, str]]:
+    out = {}
+    for arch in _JIT.split():
+        images = table.table(arch, None)
+        if images is not None:
+            out[arch] = {name: (images.hex(name) or b"").hex() for name in images.keys}
+    return out
+
+
+def _run(table: _Table) -> RunCheck:
+    outcome = table.choice("outcome", ("returned", "trapped", "fuel"), "returned")
+    r0 = table.string("r0", None)
+    after = table.hex("after")
+    if outcome != "returned" and (r0 is not None or after is not None):
+        raise table.wrong("outcome", f"{outcome} leaves no r0 and no context")
+    if r0 is not None and not _R0.fullmatch(r0):
+        raise table.wrong("r0", f"expected a number as text, e.g. '0x2a', not {r0!r}")
+    value = None if r0 is None else int(r0, 0)
+    if value is not None and not -(1 << 63) <= value < 1 << 64:
+        raise table.wrong("r0", f"{r0} does not fit 64 bits")
     return RunCheck(
-        ctx=bytes.fromhex(table.get("ctx", "")),
-        outcome=table.get("outcome", "returned"),
-        r0=int(table["r0"], 0) if "r0" in table else None,
-        after=bytes.fromhex(table["after"]) if "after" in table else None,
-        legs=tuple(table.get("legs", ())),
+        ctx=table.hex("ctx") or b"",
+        outcome=outcome,
+        r0=None if value is None else value & ((1 << 64) - 1),
+        after=after,
+        legs=table.choices("legs", ("interp", "jit"), ()),
     )
 
 
-def _dialect(value: object) -> Dialect:
-    match value:
-        case "r11" | "r12":
-            return value
-    raise ValueError(f"dialect is r11 or r12, not {value!r}")
+_R0 = re.compile(r"-?(0x[0-9a-fA-F]+|[1-9][0-9]*|0)")
+_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a fraction",
+          list: "a list", dict: "a table"}  # fmt: skip
 
 
-def _only(table: object, where: str, known: str) -> None:
-    if not isinstance(table, dict):
-        raise TypeError(f"{where} is a table")
-    for key in table:
-        if key not in known.split():
-            raise ValueError(f"{where} has no {key!r} (it has {', '.join(known.split())})")
+class _Table:
+    """A TOML table and its place; what is read from it has the type that is asked for.
+
+    Raises ValueError, which names place, key and what was expected.
+    """
+
+    def __init__(self, table: object, where: str, known: str | None) -> None:
+        if not isinstance(table, dict):
+            raise ValueError(f"{where} is a table, not {_kind(table)}")
+        self.keys: tuple[str, ...] = tuple(table)
+        self._table: dict[str, Any] = table
+        self._where = where
+        for key in table:
+            if known is not None and key not in known.split():
+                raise ValueError(f"{where} has no {key!r} (it has {', '.join(known.split())})")
+
+    def wrong(self, key: str, text: str) -> ValueError:
+        """Return the error that *text* is about *key*."""
+        return ValueError(f"{self._where}: {key}: {text}")
+
+    def value(self, key: str) -> Any:
+        """Return what *key* has, None if there is none (TOML has no None)."""
+        return self._table.get(key)
+
+    def _of(self, key: str, kind: type, default: Any) -> Any:
+        value = self._table.get(key)
+        if value is None:
+            if default is ...:
+                raise ValueError(f"{self._where} needs {key!r}")
+            return default
+        if type(value) is not kind:
+            raise self.wrong(key, f"expected {_KINDS[kind]}, not {_kind(value)}")
+        return value
+
+    def string(self, key: str, default: Any = ...) -> Any:
+        """Return text; without a default it must be there."""
+        return self._of(key, str, default)
+
+    def integer(self, key: str, default: Any = ...) -> Any:
+        """Return a number from 0 up."""
+        value = self._of(key, int, default)
+        if value is not None and value < 0:
+            raise self.wrong(key, f"expected a number from 0 up, not {value}")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        """Return a truth value, false if there is none."""
+        return bool(self._of(key, bool, False))
+
+    def strings(self, key: str, default: Sequence[str]) -> tuple[str, ...]:
+        """Return a list of texts."""
+        values = self._of(key, list, list(default))
+        for value in values:
+            if not isinstance(value, str):
+                raise self.wrong(key, f"expected a list of texts, found {_kind(value)}")
+        return tuple(values)
+
+    def choice(self, key: str, choices: Sequence[str], default: Any = ...) -> str:
+        """Return one of *choices*."""
+        value: str = self._of(key, str, default)
+        if value not in choices and value != default:
+            raise self.wrong(key, f"expected {_or(choices)}, not {value!r}")
+        return value
+
+    def choices(self, key: str, choices: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+        """Return a list of some of *choices*."""
+        values = self.strings(key, default)
+        for value in values:
+            if value not in choices:
+                raise self.wrong(key, f"expected {_or(choices)}, not {value!r}")
+        return values
+
+    def hex(self, key: str) -> bytes | None:
+        """Return the bytes that text of hexadecimal digits means."""
+        text = self._of(key, str, None)
+        try:
+            return None if text is None else bytes.fromhex(text)
+        except ValueError:
+            raise self.wrong(key, "expected an even number of hexadecimal digits") from None
+
+    def table(self, key: str, known: str | None) -> _Table | None:
+        """Return a table within this one."""
+        if key not in self._table:
+            return None
+        where = f"[{key}]" if self._where == "the case" else f"{self._where[:-1]}.{key}]"
+        return _Table(self._table[key], where, known)
+
+    def named(self, key: str, known: str) -> list[tuple[str, _Table]]:
+        """Return the tables in table *key*, with their names."""
+        outer = self.table(key, None)
+        return [] if outer is None else [(n, _must(outer.table(n, known))) for n in outer.keys]
+
+    def tables(self, key: str, known: str) -> list[_Table]:
+        """Return the array of tables *key*."""
+        values = self._of(key, list, [])
+        return [_Table(v, f"[[{key}]] {n}", known) for n, v in enumerate(values, 1)]
 
 
-def _string(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{what} is a string")
-    return value
+def _must(table: _Table | None) -> _Table:
+    assert table is not None
+    return table
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a date or time")
+
+
+def _or(choices: Sequence[str]) -> str:
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -254,6 +413,7 @@ def program(text: ProgramText, name: str) -> Program:
     subprogram gets BTF: its declared prototype, or ``u64 name(void)``; main gets
     ``int name(void *ctx)``.
     """
+    name = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)  # BTF has C's identifiers
     try:
         assembly = asm.assemble(text.asm, dialect=text.dialect)
     except ValueError as error:
@@ -309,7 +469,7 @@ def _add_function(types: list[btf.BtfType], decl: FunctionDecl, *, main: bool) -
     return len(types) - 1
 
 
-# --- rewriting --------------------------------------------------------------
+# --- writing ----------------------------------------------------------------
 
 
 def bless(
@@ -322,40 +482,27 @@ def bless(
 ) -> bool:
     """Rewrite the expectations of the case in *path*; return whether the file changed.
 
-    Comments, notes and programs stay as they are; the file is replaced in one step.
+    *runs* are those of the file, in order. Images are rewritten of the subprograms that
+    the file names, or of all where it names none. Comments, notes, inputs, and the
+    spelling of what is right stay as they are; the file is replaced in one step.
     """
+    case = read(path)
     before = path.read_text(encoding="utf-8")
     document = tomlkit.parse(before)
     if verify is not None:
-        table = tomlkit.table()
-        table["verdict"] = verify.verdict
-        if verify.insn is not None:
-            table["insn"] = verify.insn
-        if verify.message is not None:
-            table["message"] = verify.message
-        if verify.log is not None:
-            table["log"] = tomlkit.string(verify.log, multiline=True)
-        document["verify"] = table
+        _expect(_section(document, "verify"), _verify_keys(verify), _verify_keys(case.verify))
     for arch, images in (jit or {}).items():
-        section = document.setdefault("jit", tomlkit.table(is_super_table=True))
-        section[arch] = dict(images)
-    if runs:
-        array = tomlkit.aot()
-        for run in runs:
-            table = tomlkit.table()
-            table["ctx"] = run.ctx.hex()
-            if run.outcome != "returned":
-                table["outcome"] = run.outcome
-            if run.r0 is not None:
-                table["r0"] = hex(run.r0)  # text: a TOML integer ends at 2^63
-            if run.after is not None and run.after != run.ctx:
-                table["after"] = run.after.hex()
-            if run.legs:
-                table["legs"] = list(run.legs)
-            array.append(table)
-        document["run"] = array
+        section = _section(_section(document, "jit", is_super_table=True), arch)
+        had = case.jit.get(arch, {})
+        _expect(section, {n: c for n, c in images.items() if n in had or not had}, had)
+    if len(runs) != len(case.runs) and runs:
+        raise HarnessError(f"{path}: has {len(case.runs)} runs, not {len(runs)}")
+    for table, run, had_run in zip(document.get("run", ()), runs, case.runs, strict=False):
+        _expect(table, _run_keys(run), _run_keys(had_run))
     if crosscheck is not None:
-        document["crosscheck"] = {"outcome": crosscheck}
+        _expect(
+            _section(document, "crosscheck"), {"outcome": crosscheck}, {"outcome": case.crosscheck}
+        )
     after = tomlkit.dumps(document)
     if after == before:
         return False
@@ -363,17 +510,197 @@ def bless(
     return True
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace *path* by *text* in one step: a reader sees the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write(case: Case) -> Path:
+    """Write *case* to a new file, its ``path``, and return that; raises HarnessError if it exists.
+
+    ``read`` of the file gives *case* again.
+    """
+    document = tomlkit.document()
+    if case.note:
+        document["note"] = _text(case.note)
+    if case.program is not None:
+        document["program"] = _program_table(case.program)
+    if case.source is not None:
+        source, default = tomlkit.table(), SourceText("")
+        for key in ("opts", "mcpus", "linkages"):
+            if getattr(case.source, key) != getattr(default, key):
+                source[key] = list(getattr(case.source, key))
+        source["c"] = _text(case.source.c)
+        document["source"] = source
+    if case.verify is not None:
+        document["verify"] = _filled(_verify_keys(case.verify))
+    if case.jit:
+        jit = tomlkit.table(is_super_table=True)
+        for arch, images in case.jit.items():
+            jit[arch] = _filled(images)
+        document["jit"] = jit
+    if case.runs:
+        array = tomlkit.aot()
+        for run in case.runs:
+            inputs = {"ctx": run.ctx.hex() or None, "legs": list(run.legs) or None}
+            array.append(_filled(inputs | _run_keys(run)))
+        document["run"] = array
+    if case.crosscheck is not None:
+        document["crosscheck"] = _filled({"outcome": case.crosscheck})
+    write_atomically(case.path, tomlkit.dumps(document), new=True)
+    return case.path
+
+
+def _program_table(program: ProgramText) -> Table:
+    table = tomlkit.table()
+    if program.type != "syscall":
+        table["type"] = program.type
+    if program.dialect != "r11":
+        table["dialect"] = program.dialect
+    table["asm"] = _text(program.asm)
+    for name, decl in ((f.name, f) for f in program.functions):
+        functions = table.setdefault("functions", tomlkit.table(is_super_table=True))
+        plain = set(decl.args) <= {"u64"}
+        functions[name] = _filled(
+            {
+                "args": len(decl.args) if plain else list(decl.args),
+                "linkage": None if decl.linkage == "static" else decl.linkage,
+            }
+        )
+    for definition in program.maps:
+        maps = table.setdefault("maps", tomlkit.table(is_super_table=True))
+        data = definition.data
+        maps[definition.name] = _filled(
+            {
+                "type": definition.type,
+                "key_size": definition.key_size,
+                "value_size": definition.value_size,
+                "max_entries": definition.max_entries,
+                "data": None if data is None else data.hex(),
+                "readonly": definition.readonly or None,
+            }
+        )
+    return table
+
+
+def _verify_keys(check: VerifyCheck | None) -> dict[str, Any]:
+    """Return what [verify] says of what is observed, None for what it does not say."""
+    if check is None:
+        return {}
+    return {
+        "verdict": check.verdict,
+        "insn": check.insn,
+        "message": check.message,
+        "log": check.log,
+        "kernel": check.kernel or None,
+    }
+
+
+def _run_keys(run: RunCheck) -> dict[str, Any]:
+    """Return what a [[run]] says of what is observed, None for what it does not say."""
+    changed = run.after is not None and run.after != run.ctx
+    return {
+        "outcome": None if run.outcome == "returned" else run.outcome,
+        "r0": None if run.r0 is None else hex(run.r0),  # a TOML integer ends at 2^63
+        "after": run.after.hex() if run.after is not None and changed else None,
+    }
+
+
+def _expect(table: Any, keys: Mapping[str, Any], had: Mapping[str, Any]) -> None:
+    """Set the *keys* of *table* that it *had* otherwise; None removes."""
+    for key, value in keys.items():
+        if value is None:
+            table.pop(key, None)
+        elif had.get(key) != value:
+            table[key] = _text(value) if isinstance(value, str) else value
+
+
+def _filled(keys: Mapping[str, Any]) -> Table:
+    table = tomlkit.table()
+    _expect(table, keys, {})
+    return table
+
+
+def _section(table: Any, name: str, *, is_super_table: bool = False) -> Any:
+    """Return the table *name* of *table*, a new one if there is none."""
+    return table.setdefault(name, tomlkit.table(is_super_table=is_super_table))
+
+
+def _text(text: str) -> String:
+    """Return a TOML string that a person can read: of several lines where it has them."""
+    plain = all(char in "\n\t" or char.isprintable() for char in text)
+    if "\n" in text and plain and "\\" not in text:
+        for kind, quote in ((StringType.MLL, "'"), (StringType.MLB, '"')):
+            if 3 * quote not in text and not text.endswith(quote):
+                return String(kind, text, "\n" + text, Trivia())
+    return tomlkit.string(text)
+
+
+def write_atomically(path: Path, text: str, *, new: bool = False) -> None:
+    """Replace *path* by *text* in one step: a reader sees the old file or the new one.
+
+    With *new* there must not be an old one. Raises HarnessError where it cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
+        mode = 0o644 if new or not path.exists() else path.stat().st_mode & 0o777
+        Path(temporary).chmod(mode)
+        if new:
+            os.link(temporary, path)  # fails where there is one already, unlike a rename
+        else:
+            Path(temporary).replace(path)
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
+
+
+# --- the same program twice ---------------------------------------------------
+
+
+def fingerprint(case: Case) -> str:
+    """Return text that two cases share if they hold the same program and run it on the same.
+
+    BPF text counts as what it assembles to, so labels, comments and layout do not tell;
+    C counts by its tokens. Expectations and notes do not count.
+    """
+    parts: list[object] = [sorted((run.ctx, run.legs) for run in case.runs)]
+    if case.source is not None:
+        parts += [_c_tokens(case.source.c), case.source.opts, case.source.mcpus]
+        parts.append(case.source.linkages)
+    if case.program is not None:
+        text = case.program
+        parts += [text.type, text.dialect, sorted(text.maps, key=lambda m: m.name)]
+        parts.append(case.verify.kernel if case.verify else "")
+        try:
+            built = program(text, case.name)
+        except HarnessError:
+            parts.append(text.asm.split())  # a case that does not assemble
+        else:
+            parts.append(codec.encode(built.insns).hex())
+            declared = {f.name: (f.args, f.linkage) for f in text.functions}
+            parts.append([(s.start, declared.get(s.name)) for s in built.subprograms])
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+_C_TOKEN = re.compile(
+    r"(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<line>^[ \t]*\#[^\n]*)"
+    r"|[A-Za-z_]\w*|\.?\d[\w.]*|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\S",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def _c_tokens(text: str) -> list[str]:
+    """Return the tokens of C, enough to tell whether layout and comments alone differ."""
+    return [match[0].strip() for match in _C_TOKEN.finditer(text) if not match["comment"]]
+
+
+def duplicates(cases: Iterable[Case]) -> list[tuple[Case, ...]]:
+    """Return the groups of *cases* that test the same, each in the given order."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        groups[fingerprint(case)].append(case)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 # --- known divergences ------------------------------------------------------
@@ -384,8 +711,8 @@ class Known:
     """One entry of known.toml: what is expected not to agree, and why."""
 
     id: str
-    kind: str  # "divergence", "reject", "compile_error"
-    status: str  # "open", "fixed-in", "by-design"
+    kind: str  # one of FINDINGS
+    status: str  # one of STATUSES
     note: str
     source: str = "*"  # patterns, as fnmatch
     function: str = "*"
@@ -412,14 +739,30 @@ def read_known(path: Path) -> tuple[Known, ...]:
     if not path.exists():
         return ()
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        _only(table, "known.toml", "known")
-        entries = []
-        for entry in table.get("known", ()):
-            _only(entry, "[[known]]", " ".join(Known.__dataclass_fields__))
-            if entry.get("status") not in STATUSES:
-                raise ValueError(f"status is one of {', '.join(STATUSES)}")
-            entries.append(Known(**{**entry, "legs": tuple(entry.get("legs", ()))}))
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        entries = _Table(_parse(path), "known.toml", "known").tables("known", _KNOWN)
+        found = tuple(_known(entry) for entry in entries)
+    except ValueError as error:
         raise HarnessError(f"{path}: {error}") from None
-    return tuple(entries)
+    for index, entry in enumerate(found):
+        if entry.id in {other.id for other in found[:index]}:
+            raise HarnessError(f"{path}: two entries have the id {entry.id!r}")
+    return found
+
+
+_KNOWN = "id kind status note source function build compiler legs message link"
+
+
+def _known(table: _Table) -> Known:
+    return Known(
+        id=table.string("id"),
+        kind=table.choice("kind", FINDINGS),
+        status=table.choice("status", STATUSES),
+        note=table.string("note"),
+        source=table.string("source", "*"),
+        function=table.string("function", "*"),
+        build=table.string("build", "*"),
+        compiler=table.string("compiler", "*"),
+        legs=table.choices("legs", ("interp", "jit", "native", "kernel"), ()),
+        message=table.string("message", "*"),
+        link=table.string("link", ""),
+    )
