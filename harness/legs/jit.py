@@ -67,6 +67,7 @@ from harness.jit.x86_encoder import (
     SUB_ri8,
 )
 from harness.model import (
+    Batch,
     HarnessError,
     Image,
     MapDef,
@@ -74,7 +75,6 @@ from harness.model import (
     OutOfFuel,
     Program,
     Relocation,
-    Returned,
     Runner,
     Trapped,
     Unknown,
@@ -488,12 +488,12 @@ class JitRunner:
         r1, r2, r3, r4, r5 = arguments
         return helper(self._host, r1, r2, r3, r4, r5)
 
-    def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+    def run(self, vectors: Sequence[Vector]) -> Batch:
         """Return one outcome for each of *vectors*, in order."""
         self._emulator.set_cell(ENTRY, self.linked.entry)
         return self._run(vectors)
 
-    def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> list[Outcome]:
+    def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> Batch:
         """Call the function *symbol* with each of *arguments*, up to twelve values, System V.
 
         Returns an outcome for each; contexts in them are the arguments as they were read.
@@ -506,24 +506,22 @@ class JitRunner:
             [struct.pack("<12Q", *row, *[0] * (MAX_NATIVE_ARGS - len(row))) for row in padded]
         )
 
-    def _run(self, vectors: Sequence[Vector]) -> list[Outcome]:
+    def _run(self, vectors: Sequence[Vector]) -> Batch:
         self._emulator.load(self)
         length = max(map(len, vectors), default=0)
         stride = _aligned(length, 8) + GAP
         chunk = min((CONTEXTS[1] - GAP) // stride, RESULTS[1] // 8)
         if chunk == 0:
-            return [Unknown(f"contexts of {length} bytes are not modelled")] * len(vectors)
-        outcomes: list[Outcome] = []
-        out_of_fuel = 0
+            why = Unknown(f"contexts of {length} bytes are not modelled")
+            return Batch.of([why] * len(vectors))
+        batch, fuel = Batch([], []), MAX_OUT_OF_FUEL
         for start in range(0, len(vectors), chunk):
-            part = vectors[start : start + chunk]
-            outcomes += self._run_chunk(part, length, stride, MAX_OUT_OF_FUEL - out_of_fuel)
-            out_of_fuel = sum(isinstance(outcome, OutOfFuel) for outcome in outcomes)
-        return outcomes
+            part = self._run_chunk(vectors[start : start + chunk], length, stride, fuel)
+            fuel -= sum(isinstance(outcome, OutOfFuel) for outcome in part.others.values())
+            batch = _joined(batch, part) if start else part
+        return batch
 
-    def _run_chunk(
-        self, vectors: Sequence[Vector], length: int, stride: int, fuel: int
-    ) -> list[Outcome]:
+    def _run_chunk(self, vectors: Sequence[Vector], length: int, stride: int, fuel: int) -> Batch:
         """Run as many vectors as fit at once; each context gets *stride* bytes.
 
         After *fuel* vectors that do not end the rest is not tried.
@@ -562,14 +560,17 @@ class JitRunner:
                 odd[index] = Trapped("access", "wrote beside the context")
             else:
                 odd[index] = self._run_chunk([vectors[index]], length, stride, 1)[0]
-        after = struct.iter_unpack(f"{length}s{stride - length}x", memory[GAP:])
-        returned = list(map(Returned, results, (ctx for (ctx,) in after)))
-        if alike and not odd:
-            return list(returned)
-        return [
-            odd.get(index, Returned(outcome.r0, outcome.ctx[: len(vector)]))
-            for index, (vector, outcome) in enumerate(zip(vectors, returned, strict=True))
-        ]
+        rows = struct.iter_unpack(f"{length}s{stride - length}x", memory[GAP:])
+        after = [context for (context,) in rows]
+        if not alike:
+            after = [ctx[: len(vector)] for ctx, vector in zip(after, vectors, strict=True)]
+        return Batch(list(results), after, odd)
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    others = dict(first.others)
+    others.update((len(first) + index, outcome) for index, outcome in second.others.items())
+    return Batch(first.r0s + second.r0s, first.contexts + second.contexts, others)
 
 
 def _beside_broken_gaps(

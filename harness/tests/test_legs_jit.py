@@ -172,7 +172,7 @@ FAULTS = (
 def test_fault_names_its_vector(code, kind):
     runner = native(ON_THREE[:6] + ECHO + bytes.fromhex(code))
     for _ in range(2):
-        outcomes = runner.run(NUMBERED)
+        outcomes = list(runner.run(NUMBERED))
         assert outcomes[3].kind == kind, outcomes[3]
         assert outcomes[3].where
         del outcomes[3]
@@ -256,7 +256,7 @@ def test_helper_traps_on_a_bad_pointer_and_the_batch_goes_on():
     maps = (MapDef("m", 2, 4, 8, 4),)
     source = "r2 = *(u64 *)(r1 + 0)\nif r2 == 3 goto B\nr2 = r10\nr2 += -8\n"
     source += "*(u64 *)(r10 - 8) = 9\nB: ld_pseudo r1, 5, 0\ncall 1\nexit"
-    outcomes = prepared(source, maps).run(NUMBERED)
+    outcomes = list(prepared(source, maps).run(NUMBERED))
     assert outcomes[3].kind == "access"
     assert outcomes[:3] + outcomes[4:] == [Returned(0, v) for i, v in enumerate(NUMBERED) if i != 3]
 
