@@ -30,7 +30,7 @@ def test_unknown_agrees_with_everything() -> None:
 
 
 def test_outcomes_of_other_kinds_disagree() -> None:
-    outcomes = [Returned(1, CTX), Returned(2, CTX), Returned(1, OTHER)]
+    outcomes: list[Outcome] = [Returned(1, CTX), Returned(2, CTX), Returned(1, OTHER)]
     outcomes += [Trapped("access"), Trapped("divide"), OutOfFuel()]
     for i, a in enumerate(outcomes):
         for j, b in enumerate(outcomes):
@@ -50,7 +50,7 @@ def test_each_group_of_legs_is_reported_once() -> None:
 
 
 def test_an_unknown_first_leg_is_no_reference() -> None:
-    legs = {"interp": Unknown("x"), "jit": Returned(1, CTX), "native-O0": Returned(2, CTX)}
+    legs: dict[str, Outcome] = {"interp": Unknown("x"), "jit": Returned(1, CTX), "native-O0": Returned(2, CTX)}
     (divergence,) = compare(legs, b"")
     assert divergence.legs == ("jit", "native-O0")
 

@@ -248,11 +248,11 @@ def test_named_axes_are_combined() -> None:
 
 
 def test_expand_refuses_what_it_cannot_check(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(HarnessError, match="neither a C file nor a case"):
-        (tmp_path / "x.py").write_text("")
         run.expand([str(tmp_path / "x.py")])
     with pytest.raises(HarnessError, match="no C file and no case"):
-        (tmp_path / "empty").mkdir()
         run.expand([str(tmp_path / "empty")])
 
 
