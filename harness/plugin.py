@@ -111,7 +111,8 @@ def _handed_length(program: Program, length: int) -> Program:
             replace(main, end=main.end + 1),
             *(replace(sub, start=sub.start + 1, end=sub.end + 1) for sub in rest),
         ),
-        lines=tuple(replace(line, insn=line.insn + 1) for line in program.lines),
+        # a function's first slot has its line, or Linux refuses the line information
+        lines=tuple(replace(line, insn=line.insn + (line.insn > 0)) for line in program.lines),
     )
 
 
