@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -285,8 +286,8 @@ class _Emulator:
         self.engine.context_restore(self.clean)
         self.stopped = None
         address = LOOP[0]
+        index, began = first, time.thread_time()
         while True:
-            index = self.cell(INDEX)
             try:
                 self.engine.emu_start(address, self.end, timeout=int(patience * 1e6))
             except uc.UcError as error:
@@ -300,7 +301,10 @@ class _Emulator:
                 return None
             if not self.engine.query(uc.UC_QUERY_TIMEOUT):
                 return Trapped("instruction", f"{self.where()}: the processor halted")
-            if self.cell(INDEX) == index:
+            if self.cell(INDEX) != index:
+                index, began = self.cell(INDEX), time.thread_time()
+            elif time.thread_time() - began >= patience / 2:
+                # unicorn's clock goes on while a busy machine lets us wait, ours does not
                 return OutOfFuel()
 
     def where(self) -> str:
