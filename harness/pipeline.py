@@ -479,9 +479,9 @@ def check_case(case: Case, compiler: Compiler | None) -> list[str]:
             if seen.jit.get(arch, {}).get(name) != code:
                 got_code = seen.jit.get(arch, {}).get(name)
                 failures.append(f"{arch} image of {name}: expected {code}, got {got_code}")
-    for number, run in enumerate(case.runs):
+    for number, run in enumerate(case.runs, 1):
         for leg in run.legs or ("interp", "jit"):
-            got_run = seen.runs[number][leg]
+            got_run = seen.runs[number - 1][leg]
             if got_run != _expected(run):
                 failures.append(f"run {number} on {leg}: expected {_expected(run)}, got {got_run}")
     return failures
@@ -500,7 +500,9 @@ def observe(case: Case) -> Observation:
     """Return what the BPF text of *case* does."""
     assert case.program is not None
     program = case_program(case.program, case.name)
-    verification = verifier.verify(program, log_level=1)
+    kernel = case.verify.kernel if case.verify else ""
+    options = verifier.Options(jit=kernel != "no-jit", jit_stack_args=kernel != "no-stack-args")
+    verification = verifier.verify(program, log_level=1, options=options)
     insn, message = None, None
     match verification.verdict:
         case Rejected():
@@ -508,14 +510,14 @@ def observe(case: Case) -> Observation:
         case Unknown():
             message = verification.verdict.why
     verdict = _verdict_name(verification.verdict)
-    image = x86_64.compile(verifier.fixup(program))
+    image = x86_64.compile(verifier.fixup(program)) if case.jit else None
     images = {s.name: s.code.hex() for s in image.subprograms} if isinstance(image, Image) else {}
     runs = []
     for run in case.runs:
         legs = run.legs or ("interp", "jit")
         runs.append({leg: _summary(execute(program, leg, [run.ctx])[0]) for leg in legs})
     return Observation(
-        VerifyCheck(verdict, message, insn, verification.log), {"x86_64": images}, runs
+        VerifyCheck(verdict, message, insn, verification.log, kernel), {"x86_64": images}, runs
     )
 
 
@@ -537,10 +539,15 @@ def _expected(run: RunCheck) -> tuple[str, int | None, bytes | None]:
 
 
 def bless_case(case: Case, compiler: Compiler | None) -> bool:
-    """Rewrite the expectations of *case* to what it does today; return whether they changed."""
+    """Rewrite the expectations of *case* to what it does today; return whether they changed.
+
+    Raises HarnessError where that is not one thing: legs that disagree, or that do not know.
+    """
     if case.source is not None:
-        failures = _check_source_case(replace(case, crosscheck="agree"), compiler)
-        return bless(case.path, crosscheck="diverge" if failures else "agree")
+        outcomes = {check.outcome for check in _source_case_checks(case, compiler)}
+        if len(outcomes) != 1 or "unknown" in outcomes:
+            raise HarnessError(f"{case.path}: nothing to bless: {', '.join(sorted(outcomes))}")
+        return bless(case.path, crosscheck=outcomes.pop())
     seen = observe(case)
     keep = case.verify or VerifyCheck("")
     verify = replace(
@@ -549,8 +556,10 @@ def bless_case(case: Case, compiler: Compiler | None) -> bool:
         insn=seen.verify.insn,
     )
     runs = []
-    for run, legs in zip(case.runs, seen.runs, strict=True):
+    for number, (run, legs) in enumerate(zip(case.runs, seen.runs, strict=True), 1):
         outcome, r0, after = next(iter(legs.values()))
+        if len(set(legs.values())) > 1 or outcome.startswith("unknown"):
+            raise HarnessError(f"{case.path}: run {number}: nothing to bless: {dict(legs)}")
         runs.append(replace(run, outcome=outcome, r0=r0, after=after))
     return bless(case.path, verify=verify, jit=seen.jit if case.jit else None, runs=runs)
 
@@ -577,13 +586,16 @@ def source_case_checks(case: Case, settings: Settings, compiler: Compiler) -> li
     return checks
 
 
-def _check_source_case(case: Case, compiler: Compiler | None) -> list[str]:
+def _source_case_checks(case: Case, compiler: Compiler | None) -> list[Check]:
     if compiler is None:
         raise HarnessError(f"{case.path}: needs a clang")
-    settings = Settings(configs=(), compilers=(compiler,))
+    return source_case_checks(case, Settings(configs=(), compilers=(compiler,)), compiler)
+
+
+def _check_source_case(case: Case, compiler: Compiler | None) -> list[str]:
     expected = case.crosscheck or "agree"
     return [
         f"{check.function} {check.build}: expected {expected}, got {check.outcome} {check.detail}"
-        for check in source_case_checks(case, settings, compiler)
+        for check in _source_case_checks(case, compiler)
         if check.outcome != expected
     ]
