@@ -395,6 +395,16 @@ def test_a_subset_has_no_other_members(old: Member, cur: Member) -> None:
     assert bounds.is_subset(old[0], cur[0]) == separately
 
 
+def test_each_part_can_forbid_pruning() -> None:
+    ring, low = (0, 255), (0, 255)
+    old = Scalar.make(tnum.Tnum(0, 0xF0), ring, low)
+    assert bounds.is_subset(old, Scalar.make(tnum.Tnum(0x10, 0x20), (16, 32), (16, 32)))
+    assert not bounds.is_subset(old, Scalar.make(tnum.Tnum(0, 0xF1), ring, low))
+    assert not bounds.is_subset(old, Scalar.make(tnum.Tnum(1, 0xF0), ring, low))
+    assert not bounds.is_subset(old, Scalar.make(tnum.Tnum(0, 0xF0), (0, 256), low))
+    assert not bounds.is_subset(old, Scalar.make(tnum.Tnum(0, 0xF0), ring, (M32, 1)))
+
+
 @given(MEMBERS)
 def test_subsets_of_one_scalar(pair: Member) -> None:
     scalar, word = pair
