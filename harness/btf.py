@@ -7,7 +7,7 @@ an index into ``Btf.types``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 # Linkage of a function                   btf.rst, 2.2.12
@@ -612,6 +612,14 @@ def _check_ids(types: list[BtfType]) -> None:
 
 def encode(btf: Btf) -> bytes:
     """Return *btf* in its binary form, little endian, without a layout section."""
+    return encode_with_strings(btf, ())[0]
+
+
+def encode_with_strings(btf: Btf, more: Iterable[str]) -> tuple[bytes, dict[str, int]]:
+    """Return *btf* in its binary form with the strings *more* in it, and strings by offset.
+
+    Line info names files and source lines by their offsets.
+    """
     strings = bytearray(b"\0")
     offsets = {"": 0}
 
@@ -634,8 +642,10 @@ def encode(btf: Btf) -> bytes:
         else:
             word |= odd_word
         out += _TYPE.pack(at(value.name), info, word) + body
+    for text in more:
+        at(text)
     header = _HEADER.pack(MAGIC, 1, 0, _HEADER.size, 0, len(out), len(out), len(strings))
-    return bytes(header + out + strings)
+    return bytes(header + out + strings), offsets
 
 
 def _encode_type(value: BtfType, at: Callable[[str], int]) -> tuple[int, int, bool, int, bytes]:
