@@ -220,9 +220,14 @@ def _summary(report: Report) -> str:
     undefined = sum(c.undefined for c in report.checks)
     left_out = f"; {undefined} vectors left out: undefined behaviour in C" if undefined else ""
     return (
-        f"\n{functions} functions, {builds} builds, {vectors} vectors: {counts}{left_out}\n"
+        f"\n{_many(functions, 'function')}, {_many(builds, 'build')}, "
+        f"{_many(vectors, 'vector')}{left_out}\n{counts}\n"
         f"{report.seconds:.1f} s, seed {report.seed}"
     )
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def junit(report: Report) -> str:

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from harness.toolchain import Compiler
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +54,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SESSIONS = list(sessions(README))
 
 
-@pytest.mark.parametrize("session", [s for _, s in SESSIONS], ids=[f"line{n}" for n, _ in SESSIONS])
-def test_a_session_of_the_readme(session: str, tmp_path: Path, compiler: Compiler) -> None:
+def test_the_sessions_of_the_readme_are_true(tmp_path: Path, compiler: Compiler) -> None:
     for folder in ("c_sources", "corpus"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     environment = {
@@ -67,7 +64,9 @@ def test_a_session_of_the_readme(session: str, tmp_path: Path, compiler: Compile
         "NO_COLOR": "1",
         "CLANG": compiler.command[0],
     }
-    for command, said in commands(session):
+    for line, command, said in (
+        (line, *step) for line, session in SESSIONS for step in commands(session)
+    ):
         done = subprocess.run(
             ["sh", "-c", command],
             cwd=tmp_path,
@@ -79,7 +78,7 @@ def test_a_session_of_the_readme(session: str, tmp_path: Path, compiler: Compile
             timeout=280,
         )
         lines = "".join(line.rstrip() + "\n" for line in done.stdout.strip("\n").splitlines())
-        assert re.fullmatch(pattern(said), lines), f"$ {command}\n{done.stdout}"
+        assert re.fullmatch(pattern(said), lines), f"line {line}: $ {command}\n{done.stdout}"
 
 
 def test_the_readme_has_both_commands_and_ci_runs_the_second() -> None:
