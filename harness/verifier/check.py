@@ -183,7 +183,6 @@ def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
     """``do_check_common``."""
     log = env.log
     log.forget_line()
-    start = log.position
     frame = Frame(MAIN, 0, sub.index)
     state = State(frame, sub.start)
     state.sleepable = sleepable
@@ -213,9 +212,7 @@ def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
     _run(env)
     if log.level < 2:
         log.reset(0)
-    del start
     env.explored = [[] for _ in range(env.count)]
-    env.explored_size = env.explored_size  # the kernel keeps the count
     env.visits = {}
 
 

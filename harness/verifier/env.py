@@ -44,7 +44,7 @@ class Options:
     """
 
     slots_by: str = "parameters"
-    jit: bool = True  # False: a kernel without a JIT
+    jit: bool = True  # False: switched off
     jit_stack_args: bool = True  # False: a JIT that does not know stack arguments
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads

@@ -59,7 +59,10 @@ def slot_fields(insns: list[Insn]) -> list[Fields]:
         if isinstance(insn, LoadImm):
             high = insn.imm >> 32
             high -= (high & 0x80000000) << 1
-        out.append(fields(insn))
+        try:
+            out.append(fields(insn))
+        except ValueError as problem:
+            raise NotModelled(str(problem)) from None
     return out
 
 

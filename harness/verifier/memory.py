@@ -188,6 +188,8 @@ def atomic(env: Env, frame: Frame, insn: Atomic) -> None:
 
 def bad_atomic(env: Env, insn: Raw) -> None:
     """Refuse an atomic instruction that is none (``check_atomic``)."""
+    if insn.opcode & ~0x18 != o.STX | o.ATOMIC:
+        raise NotModelled("an instruction that is kept as Raw, and is one")
     known = {*o.ATOMIC_OPS.values(), *(v | o.FETCH for v in o.ATOMIC_OPS.values())}
     if insn.imm in known | {o.XCHG, o.CMPXCHG}:
         raise Refused("invalid atomic operand size", env.insn)

@@ -118,7 +118,7 @@ def prepare_args(env: Env, sub: Subprog) -> None:
             f"kernel supports at most {MAX_ARGS} parameters, function {func.name} has {count}"
         )
     if count > REG_ARGS:
-        if not (env.options.jit_stack_args and env.options.jit):
+        if not env.options.jit_stack_args:
             raise Refused(f"JIT does not support function {func.name}() with {count} args")
         sub.stack_arg_cnt = count - REG_ARGS
     if sub.is_global and count > REG_ARGS:
