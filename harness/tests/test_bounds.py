@@ -122,6 +122,7 @@ SCALARS = st.builds(lambda pair: pair[0], MEMBERS)
 CONSTANTS = st.builds(lambda word: (const(word), word), WORDS)
 
 
+@settings(deadline=None)
 @given(MEMBERS)
 def test_the_strategy_gives_members(pair: Member) -> None:
     assert pair[0].contains(pair[1])
@@ -131,7 +132,7 @@ def test_the_strategy_gives_members(pair: Member) -> None:
 
 
 @pytest.mark.parametrize("op", ALU)
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(BITS, MEMBERS, st.one_of(MEMBERS, CONSTANTS))
 def test_arithmetic_keeps_members(op: str, bits: int, left: Member, right: Member) -> None:
     result = bounds.alu(op, bits, left[0], right[0])
@@ -139,7 +140,7 @@ def test_arithmetic_keeps_members(op: str, bits: int, left: Member, right: Membe
 
 
 @pytest.mark.parametrize("op", EXACT)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(BITS, WORDS, WORDS)
 def test_arithmetic_on_constants_is_exact(op: str, bits: int, left: int, right: int) -> None:
     if op in ("lsh", "rsh", "arsh"):
@@ -148,6 +149,7 @@ def test_arithmetic_on_constants_is_exact(op: str, bits: int, left: int, right: 
     assert result == const(compute(op, bits, left, right))
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.sampled_from(("add", "sub", "mul", "and", "or", "xor", "neg")))
 def test_the_short_way_for_constants_is_the_long_one(pair: Member, op: str) -> None:
     for bits in (32, 64):
@@ -156,7 +158,7 @@ def test_the_short_way_for_constants_is_the_long_one(pair: Member, op: str) -> N
 
 
 @pytest.mark.parametrize("op", JUMPS)
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(BITS, MEMBERS, MEMBERS)
 def test_comparisons_keep_members(op: str, bits: int, left: Member, right: Member) -> None:
     taken, otherwise = bounds.refine(op, bits, left[0], right[0])
@@ -175,14 +177,14 @@ def test_comparisons_keep_members(op: str, bits: int, left: Member, right: Membe
 
 
 @pytest.mark.parametrize("op", JUMPS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(BITS, WORDS, WORDS)
 def test_comparing_constants_is_exact(op: str, bits: int, left: int, right: int) -> None:
     assert bounds.branch_taken(op, bits, const(left), const(right)) is holds(op, bits, left, right)
 
 
 @pytest.mark.parametrize("op", JUMPS)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(BITS, MEMBERS)
 def test_comparing_a_register_with_itself(op: str, bits: int, pair: Member) -> None:
     scalar, word = pair
@@ -196,6 +198,7 @@ def test_comparing_a_register_with_itself(op: str, bits: int, pair: Member) -> N
         assert result == (nothing_learnt, nothing_learnt)
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.sampled_from(((8, 64), (16, 64), (32, 64), (8, 32), (16, 32))))
 def test_sign_extension_keeps_members(pair: Member, widths: tuple[int, int]) -> None:
     scalar, word = pair
@@ -205,6 +208,7 @@ def test_sign_extension_keeps_members(pair: Member, widths: tuple[int, int]) -> 
     assert bounds.sext(const(word), bits, to) == const(wanted)
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.sampled_from((1, 2, 4, 8)))
 def test_truncation_keeps_members(pair: Member, size: int) -> None:
     scalar, word = pair
@@ -215,6 +219,7 @@ def test_truncation_keeps_members(pair: Member, size: int) -> None:
         assert bounds.mov32(scalar).contains(wanted)
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.sampled_from(("le", "be", "bswap")), st.sampled_from((16, 32, 64)))
 def test_byte_order_keeps_members(pair: Member, op: str, bits: int) -> None:
     scalar, word = pair
@@ -232,6 +237,7 @@ def test_loads_of_unknown_memory(size: int) -> None:
         assert Scalar.from_load(size, signed=True) == bounds.sext(UNKNOWN, 8 * size)
 
 
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS, st.sampled_from(("add", "sub")), st.booleans())
 def test_pointer_offsets_keep_members(
     pointer: Member, offset: Member, op: str, tighten: bool
@@ -240,6 +246,7 @@ def test_pointer_offsets_keep_members(
     assert result.contains(compute(op, 64, pointer[1], offset[1]))
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.integers(-(1 << 32), 1 << 32), BITS)
 def test_linked_registers_follow(pair: Member, offset: int, bits: int) -> None:
     scalar, word = pair
@@ -247,6 +254,7 @@ def test_linked_registers_follow(pair: Member, offset: int, bits: int) -> None:
     assert result.contains(compute("add", bits, word, offset & M64))
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.sampled_from(("and", "or")), CONSTANTS)
 @example((bounds.alu("arsh", 64, UNKNOWN, const(63)), M64), "and", (const(7), 7))
 @example((bounds.alu("arsh", 64, UNKNOWN, const(63)), 0), "or", (const(7), 7))
@@ -264,6 +272,7 @@ def test_a_fork_covers_both_values(pair: Member, op: str, other: Member) -> None
         assert bounds.fork(op, part, other[0]) is None
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-(1 << 31), (1 << 31) - 1))
 def test_clamping_keeps_members(pair: Member, one: int, other: int) -> None:
     scalar, word = pair
@@ -282,7 +291,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(MEMBERS, STEPS)
 def test_a_path_keeps_its_value(start: Member, steps: list[tuple[str, int, Member]]) -> None:
     scalar, word = start
@@ -300,6 +309,7 @@ def test_a_path_keeps_its_value(start: Member, steps: list[tuple[str, int, Membe
 # Synchronisation
 
 
+@settings(deadline=None)
 @given(MEMBERS)
 def test_synchronising_keeps_members_and_grows_nothing(pair: Member) -> None:
     scalar, word = pair
@@ -343,6 +353,7 @@ def test_known_results_of_synchronising(parts: Scalar, after: Scalar) -> None:
 # fmt: on
 
 
+@settings(deadline=None)
 @given(WORDS)
 def test_a_constant_is_synchronised(word: int) -> None:
     assert bounds.sync(const(word)) == const(word)
@@ -365,6 +376,7 @@ def test_contradictions_are_named() -> None:
     assert bounds.forget_ranges(const(5)) == (5, 0, 0, M64, 0, M32)
 
 
+@settings(deadline=None)
 @given(SCALARS)
 def test_the_properties_agree_with_the_parts(scalar: Scalar) -> None:
     assert (scalar.umin, scalar.umax) == (
@@ -385,6 +397,7 @@ def test_the_properties_agree_with_the_parts(scalar: Scalar) -> None:
 # Pruning
 
 
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS)
 def test_a_subset_has_no_other_members(old: Member, cur: Member) -> None:
     if bounds.is_subset(old[0], cur[0]):
@@ -405,6 +418,7 @@ def test_each_part_can_forbid_pruning() -> None:
     assert not bounds.is_subset(old, Scalar.make(tnum.Tnum(0, 0xF0), ring, (M32, 1)))
 
 
+@settings(deadline=None)
 @given(MEMBERS)
 def test_subsets_of_one_scalar(pair: Member) -> None:
     scalar, word = pair

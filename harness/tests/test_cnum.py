@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.verifier import cnum
@@ -104,6 +104,7 @@ WORDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS, WORDS, WORDS, WORDS)
 def test_narrowing_by_the_low_half(
     value: int, before: int, size: int, before32: int, size32: int

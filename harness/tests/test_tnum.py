@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.verifier import tnum
@@ -64,6 +64,7 @@ def best(values: Iterable[int]) -> Tnum:
 
 
 @pytest.mark.parametrize("name", BINARY)
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS)
 def test_a_binary_operation_keeps_members(
     name: str, left: tuple[Tnum, int], right: tuple[Tnum, int]
@@ -75,6 +76,7 @@ def test_a_binary_operation_keeps_members(
 
 
 @pytest.mark.parametrize("name", BINARY)
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_a_binary_operation_is_exact_on_constants(name: str, left: int, right: int) -> None:
     abstract, concrete = BINARY[name]
@@ -90,6 +92,7 @@ def test_no_better_result_exists(name: str) -> None:
         assert abstract(left, right) == best(concrete(x, y) for x, y in pairs)
 
 
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS)
 def test_multiplication_goes_bit_by_bit(left: tuple[Tnum, int], right: tuple[Tnum, int]) -> None:
     """The shortcuts give what the long way does, over all 64 bits of the first operand."""
@@ -110,6 +113,7 @@ def test_multiplication_by_an_unknown_bit_may_be_nothing() -> None:
     assert tnum.mul(tnum.UNKNOWN, tnum.const(8)) == Tnum(0, M64 - 7)
 
 
+@settings(deadline=None)
 @given(MEMBERS, st.integers(0, 63))
 def test_shifts_and_negation_keep_members(pair: tuple[Tnum, int], shift: int) -> None:
     a, word = pair
@@ -123,6 +127,7 @@ def test_shifts_and_negation_keep_members(pair: tuple[Tnum, int], shift: int) ->
     assert tnum.contains(tnum.neg(a), -word & M64)
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_range_is_the_common_prefix(x: int, y: int) -> None:
     low, high = sorted((x, y))
@@ -153,6 +158,7 @@ def test_a_contradiction_intersects_to_ones() -> None:
     assert tnum.intersect(tnum.const(0b01), tnum.const(0b10)) == tnum.const(0b11)
 
 
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS, st.integers(1, 7))
 def test_parts(pair: tuple[Tnum, int], other: tuple[Tnum, int], size: int) -> None:
     a, word = pair
@@ -167,6 +173,7 @@ def test_parts(pair: tuple[Tnum, int], other: tuple[Tnum, int], size: int) -> No
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
+@settings(deadline=None)
 @given(MEMBERS)
 def test_byte_swap(bits: int, pair: tuple[Tnum, int]) -> None:
     a, word = pair
@@ -191,6 +198,7 @@ def test_step_finds_the_next_member() -> None:
             assert tnum.step(a, value) == (min(above) if above else max(inside))
 
 
+@settings(deadline=None)
 @given(MEMBERS, WORDS)
 def test_step_ends_on_a_member(pair: tuple[Tnum, int], value: int) -> None:
     a, word = pair
