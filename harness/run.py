@@ -301,7 +301,15 @@ class _pool:  # noqa: N801 (reads as a function)
     def __init__(self, jobs: int) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["harness.pipeline"])
-        self._executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+        try:
+            self._executor = ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=_start_worker
+            )
+        except OSError as error:
+            raise HarnessError(
+                f"cannot make worker processes ({error.strerror}): they need a writable /dev/shm, "
+                "e.g. mount -t tmpfs tmpfs /dev/shm"
+            ) from None
 
     def __enter__(self) -> ProcessPoolExecutor:
         return self._executor
