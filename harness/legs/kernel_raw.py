@@ -1,0 +1,64 @@
+"""Programs that have no BTF, as a kernel takes them.
+
+A kernel counts arguments by BTF, and BPF_PROG_TEST_RUN tells half of r0: raw programs get
+types that say what their code shows, and a main that keeps r0 behind the context.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from harness.btf import Btf, BtfType, Func, FuncProto, Int, Param, Void
+from harness.isa.insn import R0, R1, R6, Alu, Call, Exit, Insn, Store
+from harness.isa.stack_args import REG_ARGS, incoming_count
+from harness.model import Program, Subprogram
+
+_LONG = 1  # type id
+
+
+def with_btf(program: Program) -> Program:
+    """Return *program* with BTF of static functions: five arguments, and the slots they read."""
+    types: list[BtfType] = [Void(), Int("long", 8, 1, 0, 64)]
+    subprograms, names = [], set[str]()
+    for each in program.subprograms:
+        slots = incoming_count(program.insns[each.start : each.end])
+        params = (Param(f"a{number + 1}", _LONG) for number in range(REG_ARGS + slots))
+        name = re.sub(r"\W", "_", each.name, flags=re.ASCII)
+        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        while name in names:
+            name += "_"
+        names.add(name)
+        types.append(FuncProto(_LONG, tuple(params)))
+        types.append(Func(name, len(types) - 1))
+        subprograms.append(replace(each, type_id=len(types) - 1, linkage="static"))
+    return replace(program, btf=Btf(tuple(types)), subprograms=tuple(subprograms))
+
+
+def keep_r0(program: Program, length: int) -> Program:
+    """Return *program*, which has BTF, called by a main that stores r0 behind the context.
+
+    *length* is that of contexts, in bytes, a multiple of 8; they are 8 bytes longer then.
+    """
+    start = 5
+    main: list[Insn] = [
+        Alu("mov", 64, R6, R1),
+        Call("subprog", start - 2),
+        Store(8, R6, length, R0),
+        Alu("mov", 64, R0, None, 0),
+        Exit(),
+    ]
+    assert len(main) == start
+    assert program.btf is not None
+    types = program.btf.types
+    entry = Subprogram("keep_r0", 0, start, "static", len(types) + 1)
+    proto = FuncProto(_LONG, (Param("ctx", _LONG),))
+    moved = (replace(s, start=s.start + start, end=s.end + start) for s in program.subprograms)
+    return replace(
+        program,
+        insns=(*main, *program.insns),
+        subprograms=(entry, *moved),
+        btf=Btf((*types, proto, Func(entry.name, len(types)))),
+        lines=(),
+        frames=(),
+    )
