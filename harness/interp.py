@@ -50,7 +50,7 @@ FUEL = 1 << 20  # instructions a vector may take
 STACK_SIZE = 512  # bytes of stack in each frame
 STACK_FILL = 0xA5  # every byte of a stack nobody has written
 _FRESH_STACK = bytes([STACK_FILL]) * STACK_SIZE
-MAX_FRAMES = 8  # main included (Linux: MAX_CALL_FRAMES)
+MAX_FRAMES = 16  # main included (Linux 7.3: MAX_CALL_FRAMES)
 MAX_LOOPS = 1 << 23  # times one frame may pass may_goto (Linux: BPF_MAX_LOOPS)
 
 # Program types whose context is not the bytes the program sees: the kernel rewrites every
