@@ -388,6 +388,13 @@ def _unknown(env: Env, frame: Frame, insn: Insn) -> None:
     raise NotModelled(f"the instruction {type(insn).__name__}")
 
 
+def _load_packet(env: Env, frame: Frame, insn: LoadPacket) -> None:
+    """``check_ld_abs``."""
+    if env.program.type not in ("socket_filter", "sched_cls", "sched_act"):
+        env.refuse("BPF_LD_[ABS|IND] instructions not allowed for this program type")
+    _unknown(env, frame, insn)
+
+
 _HANDLERS: dict[type, Handler] = {
     Alu: alu.alu,
     Endian: alu.endian,
@@ -403,7 +410,7 @@ _HANDLERS: dict[type, Handler] = {
     Call: _call,
     Exit: _exit,
     Raw: _bad_atomic,
-    LoadPacket: _unknown,
+    LoadPacket: _load_packet,
     GotoX: _unknown,
     PercpuAddr: _unknown,
 }
