@@ -1,4 +1,5 @@
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ for _check in CHECKS:
     GROUPS["_".join(_check.name.split("_")[:2])].append(_check)
 
 # A fuel that all terminating checks fit in, so that the endless ones end soon
-LEGS = {"interp": InterpLeg(fuel=10_000), "jit": JitLeg(patience=0.05)}
+LEGS: dict[str, Any] = {"interp": InterpLeg(fuel=10_000), "jit": JitLeg(patience=0.05)}
 
 
 @pytest.mark.parametrize("leg", LEGS)

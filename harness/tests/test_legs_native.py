@@ -9,6 +9,7 @@ import platform
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def why(ir: str) -> str:
     return built.why
 
 
-def run(body: str, *words: int, level: int = 0) -> list[Outcome]:
+def run(body: str, *words: int, level: int = 0) -> Sequence[Outcome]:
     return NativeRunner(module(body, level), "f").run([WORD.pack(word) for word in words])
 
 
@@ -251,7 +252,7 @@ done:
 """
 
 
-def smuggled(*words: int) -> list[Outcome]:
+def smuggled(*words: int) -> Sequence[Outcome]:
     """Run what ``build`` refuses: code that makes the system calls *words*."""
     objects = compile_ir(TRIPLE + SYSCALL, (0,))
     assert not isinstance(objects, Unknown)
