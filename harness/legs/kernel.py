@@ -547,6 +547,7 @@ _STATE = re.compile(
     r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |arg#|last_idx |"
     r"regs=|parent |max_states_per_insn|insns_processed|subprog |Global function |\s|$"
 )
+_NAMED = re.compile(r"\binsn (\d+)")
 _INSN = re.compile(r"(\d+): \([0-9a-f]{2}\) ")
 
 
@@ -571,4 +572,5 @@ def first_error(log: str) -> tuple[int | None, str]:
             insn, message = int(told[1]), ""
         elif _STATE.match(line) is None and not message:
             message = line
-    return insn, message
+    named = _NAMED.search(message)
+    return (int(named[1]) if named else insn), message
