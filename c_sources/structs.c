@@ -80,7 +80,7 @@ uint64_t structs_nested(struct nested *a, unsigned int i, uint64_t v, bool on, i
 int32_t structs_anonymous(anonymous_t *a, int32_t b, int32_t c, int32_t d, int32_t e,
 			  anonymous_t *f, unsigned int i)
 {
-	f->half[i % 3] = (uint16_t)((uint32_t)b + (uint32_t)(c & 0xff));
+	f->half[i & 1] = (uint16_t)((uint32_t)b + (uint32_t)(c & 0xff));
 	f->sign = (int8_t)(a->sign >> 1);
 	a->half[0] = (uint16_t)(d ^ e);
 	return f->half[0] + f->half[1] + f->half[2] + f->sign + a->half[0];

@@ -722,11 +722,18 @@ class Known:
     message: str = "*"
     link: str = ""
 
-    def matches(self, kind: str, source: str, function: str, build: str, text: str) -> bool:
-        """Return whether the entry explains a *kind* of finding on this build."""
+    def matches(
+        self, kind: str, source: str, function: str, build: str, text: str, version: str = ""
+    ) -> bool:
+        """Return whether the entry explains a *kind* of finding on this build.
+
+        *version* is that of the compiler. What is fixed is explained only where the entry
+        names the compilers that still have it.
+        """
         return (
             self.kind == kind
-            and self.status != "fixed-in"
+            and not (self.status == "fixed-in" and self.compiler == "*")
+            and fnmatch.fnmatchcase(version, self.compiler)
             and fnmatch.fnmatchcase(source, self.source)
             and fnmatch.fnmatchcase(function, self.function)
             and fnmatch.fnmatchcase(build, self.build)

@@ -12,8 +12,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -160,6 +159,7 @@ def run(
     began = time.monotonic()
     jobs = jobs or len(os.sched_getaffinity(0))
     checks: list[Check] = []
+    versions = {c.name: c.version for c in settings.compilers}
     state = _State(total=len(sources) * (1 + len(settings.configs)) + len(cases))
 
     def finished(result: Any) -> Iterator[_Step]:
@@ -169,7 +169,7 @@ def run(
                 yield from _build_steps(result, settings, state)
                 what = result.source
             case list():
-                checks.extend(explain(check, known) for check in result)
+                checks.extend(explain(check, known, versions) for check in result)
                 what = f"{result[0].source} {result[0].build}" if result else ""
         progress(Progress(state.done, state.total, what))
 
@@ -335,37 +335,51 @@ def _leave(*_: object) -> None:
 _KINDS = {"diverge": "divergence", "rejected": "reject", "compile_error": "compile_error"}
 
 
-def explain(check: Check, known: Sequence[Known]) -> Check:
-    """Return *check* with the entry of *known* that explains it, if one does."""
+def explain(
+    check: Check, known: Sequence[Known], versions: Mapping[str, str] | None = None
+) -> Check:
+    """Return *check* with the entry of *known* that explains it, if one does.
+
+    *versions*: by compiler.
+    """
     kind = _KINDS.get(check.outcome)
     if kind is None:
         return check
+    legs = {leg for divergence in check.divergences for leg in divergence.legs}
     for entry in known:
-        if entry.matches(kind, check.source, check.function, check.build, check.detail):
+        if _concerns(entry, check, check.detail, versions) and (
+            not entry.legs or not legs or legs <= set(entry.legs)
+        ):
             return replace(check, known=entry.id)
     return check
 
 
-def stale(known: Sequence[Known], checks: Sequence[Check], settings: Settings) -> tuple[Known, ...]:
-    """Return the open entries whose function was checked on every build they name, and agrees.
+def _concerns(entry: Known, check: Check, text: str, versions: Mapping[str, str] | None) -> bool:
+    """Return whether *entry* is about *check*, were it to say *text*."""
+    kind = _KINDS.get(check.outcome, entry.kind)
+    version = (versions or {}).get(check.config.compiler, "") if check.config else ""
+    return entry.matches(kind, check.source, check.function, check.build, text, version)
+
+
+def stale(
+    known: Sequence[Known],
+    checks: Sequence[Check],
+    settings: Settings,
+) -> tuple[Known, ...]:
+    """Return the open entries whose function was checked on the builds they name, and agrees.
 
     An entry that no longer shows is news: a compiler was mended, or the harness went blind.
     """
     shown = {check.known for check in checks}
+    versions = {c.name: c.version for c in settings.compilers}
     found = []
     for entry in known:
         if entry.status != "open" or entry.id in shown:
             continue
-        kind = entry.kind
-        seen = Counter(
-            check.outcome
-            for check in checks
-            if any(
-                entry.matches(kind, check.source, check.function, check.build, text)
-                for text in (entry.message, check.detail)
-            )
-        )
-        if seen and set(seen) == {"agree"} and set(settings.legs) >= {"interp", "jit", "native"}:
+        # what an agreeing check would have said is not known: any message counts
+        anything = replace(entry, message="*")
+        seen = {check.outcome for check in checks if _concerns(anything, check, "", versions)}
+        if seen == {"agree"} and set(settings.legs) >= {"interp", "jit", "native"}:
             found.append(entry)
     return tuple(found)
 

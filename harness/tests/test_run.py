@@ -282,6 +282,14 @@ def test_an_open_entry_that_agrees_now_fails_the_run() -> None:
     assert not report.ok
 
 
+def test_what_is_fixed_is_explained_on_older_compilers_only() -> None:
+    fixed = Known("w", "reject", "fixed-in", "mended", function="wide_*", compiler="23.*")
+    assert run.explain(check(), [fixed], {"clang": "23.1.4"}).known == "w"
+    assert run.explain(check(), [fixed], {"clang": "24.1.0"}).known is None
+    everywhere = Known("w", "reject", "fixed-in", "mended", function="wide_*")
+    assert run.explain(check(), [everywhere], {"clang": "23.1.4"}).known is None
+
+
 def test_an_explained_refusal_does_not_fail_the_run() -> None:
     explained = run.explain(check(), [WIDE])
     assert run.Report((explained,), 0.0, 0).ok
