@@ -14,8 +14,9 @@ one has written, or a call has spoilt, holds ``UNDEFINED``, which traps when it 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol, cast
 
 from harness.isa.insn import (
@@ -43,7 +44,7 @@ from harness.isa.insn import (
     StoreImm,
 )
 from harness.isa.opcodes import LD_IMM64_KINDS
-from harness.isa.stack_args import MAX_SLOTS, incoming_slot, outgoing_slot
+from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, incoming_slot, outgoing_slot
 from harness.model import MapDef, Outcome, OutOfFuel, Program, Returned, Trapped, Unknown
 
 FUEL = 1 << 20  # instructions a vector may take
@@ -132,6 +133,19 @@ class Host(Protocol):
 
 Helper = Callable[[Host, int, int, int, int, int], int]
 """A helper: the machine and r1 to r5; returns r0, any integer (taken modulo 2^64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kfunc:
+    """A model of a kfunc: how many arguments it takes, and what it does with them.
+
+    *call* gets the machine and the arguments as registers and slots hold them, and returns
+    r0, any integer (taken modulo 2^64), or None where the function returns nothing.
+    """
+
+    arguments: int
+    call: Callable[[Host, Sequence[int]], int | None]
+
 
 HASH_MAP, ARRAY_MAP = 1, 2  # BPF_MAP_TYPE_*
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = range(3)
@@ -409,9 +423,15 @@ Step = Callable[[Machine], int]
 class Interpreter:
     """A program made ready to run on vectors."""
 
-    def __init__(self, program: Program, helpers: Mapping[int, Helper] = HELPERS) -> None:
+    def __init__(
+        self,
+        program: Program,
+        helpers: Mapping[int, Helper] = HELPERS,
+        kfuncs: Mapping[str, Kfunc] = MappingProxyType({}),
+    ) -> None:
         self.program = program
         self.helpers = helpers
+        self.kfuncs = kfuncs
         self.starts = {subprogram.start for subprogram in program.subprograms}
         self.end = len(program.insns)
         self.steps = [self._translate(slot, insn) for slot, insn in enumerate(program.insns)]
@@ -539,7 +559,10 @@ class Interpreter:
                 return call
         names = self.program.kfuncs
         name = names[insn.imm] if 0 <= insn.imm < len(names) else str(insn.imm)
-        return _not_modelled(f"kfunc {name} is not modelled")
+        kfunc = self.kfuncs.get(name)
+        if kfunc is None:
+            return _not_modelled(f"kfunc {name} is not modelled")
+        return _call_kfunc(kfunc, following)
 
     def _call_through(self, insn: CallX, following: int) -> Step:
         dst, starts = insn.dst, self.starts
@@ -558,6 +581,25 @@ class Interpreter:
 def _trap(kind: str, detail: str) -> Step:
     def step(_machine: Machine) -> int:
         raise TrapError(kind, detail)
+
+    return step
+
+
+def _call_kfunc(kfunc: Kfunc, following: int) -> Step:
+    """Call a function of the kernel with arguments in r1 to r5 and in outgoing slots."""
+    in_registers = min(kfunc.arguments, REG_ARGS)
+    slots = range(1, kfunc.arguments - REG_ARGS + 1)
+
+    def step(machine: Machine) -> int:
+        arguments = [r & M64 for r in machine.registers[1 : in_registers + 1]]
+        for slot in slots:
+            if slot not in machine.frame.outgoing:
+                raise TrapError("stack", f"outgoing slot {slot} was not written")
+            arguments.append(machine.frame.outgoing[slot] & M64)
+        result = kfunc.call(machine, arguments)
+        machine.registers[0] = UNDEFINED if result is None else result & M64
+        machine.called()
+        return following
 
     return step
 

@@ -93,6 +93,8 @@ class Program:
     attach: str = ""  # what follows the type in the section name, e.g. a function for fentry
     sleepable: bool = False
     frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
+    kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand
+    kfunc_code: bytes = b""  # relocatable x86-64 object that defines them; empty: not at hand
 
     def subprogram_at(self, slot: int) -> int:
         """Return the index of the subprogram that holds *slot*."""
@@ -199,8 +201,8 @@ class OutOfFuel:
 Outcome = Returned | Trapped | OutOfFuel | Unknown
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Return *outcome* in the form of the command contract."""
+def outcome_json(outcome: Outcome | Verdict) -> dict[str, Any]:
+    """Return *outcome*, or a verdict in its place, in the form of the command contract."""
     name, r0, ctx, detail = "", None, None, None
     match outcome:
         case Returned():
@@ -212,6 +214,10 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             name = "fuel"
         case Unknown():
             name, detail = "unknown", outcome.why
+        case Accepted():
+            name = "accepted"
+        case Rejected():
+            name, detail = "rejected", outcome.message
     return {"outcome": name, "r0": r0, "ctx": ctx, "detail": detail}
 
 
@@ -309,10 +315,10 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Two legs, one vector, two outcomes that disagree."""
+    """Two legs, one vector, two outcomes that disagree; or two verifiers, two verdicts."""
 
     legs: tuple[str, str]
-    vector: Vector
-    outcomes: tuple[Outcome, Outcome]
+    vector: Vector  # of verdicts: empty
+    outcomes: tuple[Outcome | Verdict, Outcome | Verdict]
     offset: int | None = None  # first differing byte of the context; None: r0 or the kind differs
     notes: tuple[str, ...] = field(default=())

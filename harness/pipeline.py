@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from harness import verifier
 from harness.compare import compare_all
 from harness.corpus import Case, RunCheck, VerifyCheck, bless
 from harness.corpus import program as case_program
 from harness.jit import x86_64
-from harness.legs import native
+from harness.legs import kfuncs, native
 from harness.legs.interp import InterpLeg
 from harness.legs.jit import JitLeg
 from harness.load import NAMES_FILLED, LoadError, load_object
@@ -37,6 +38,7 @@ from harness.model import (
     Trapped,
     Unknown,
     Vector,
+    Verdict,
 )
 from harness.source import driver
 from harness.source.layout import Layout, layout
@@ -151,7 +153,7 @@ def plan(path: Path, source: str, settings: Settings) -> Plan:
         empty,
         layouts=tuple(layouts),
         unsupported=tuple(unsupported),
-        externs=discovery.externs,
+        externs=tuple(e for e in discovery.externs if not e.startswith(driver.KFUNCS)),
         vectors={p.signature.name: vectors_of(p, settings) for p in layouts},
     )
     if "native" in settings.legs and layouts:
@@ -206,24 +208,54 @@ def _native_ir(planned: Plan, settings: Settings, check: str | None = None) -> s
 # --- plan and build to checks -----------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A source compiled one way: what is left to verify and to run."""
+
+    planned: Plan  # its functions are those that compiled
+    config: BuildConfig
+    checks: tuple[Check, ...] = ()  # what became of the others
+    data: bytes = b""  # the object; empty: there is nothing to check
+
+
+@dataclass(frozen=True, slots=True)
+class Linux:
+    """What the leg `kernel` says of a program."""
+
+    verdict: Accepted | Rejected | Unknown
+    outcomes: Sequence[Outcome] = ()  # one for each vector
+
+
 def check_build(planned: Plan, config: BuildConfig, settings: Settings) -> list[Check]:
     """Compile *planned* as *config* says and check every function or program of it."""
+    return check_built(compile_build(planned, config, settings), settings)
+
+
+def compile_build(planned: Plan, config: BuildConfig, settings: Settings) -> Built:
+    """Compile *planned* as *config* says."""
     if planned.failure:
-        return [Check(planned.source, "*", config, "compile_error", detail=planned.failure)]
+        check = Check(planned.source, "*", config, "compile_error", detail=planned.failure)
+        return Built(planned, config, (check,))
     if planned.programs:
-        return check_programs(planned, config, settings)
+        compiler = settings.compiler(config.compiler)
+        result = run_compiler(compiler, driver.program_args(config), source=planned.path)
+        if result.output is None:
+            check = Check(planned.source, "*", config, "compile_error", detail=result.why)
+            return Built(planned, config, (check,))
+        return Built(planned, config, data=result.output)
     checks = [
         Check(planned.source, u.function, config, "unknown", detail=u.why)
         for u in planned.unsupported
     ]
     if not planned.layouts:
-        return checks
+        return Built(planned, config, tuple(checks))
     if config.linkage == "static" and planned.externs:
         why = f"not static: it declares {', '.join(planned.externs)} and does not define it"
-        return checks + [
+        checks += [
             Check(planned.source, p.signature.name, config, "unknown", detail=why)
             for p in planned.layouts
         ]
+        return Built(planned, config, tuple(checks))
     compiler = settings.compiler(config.compiler)
     layouts = planned.layouts
     while layouts:
@@ -238,17 +270,46 @@ def check_build(planned: Plan, config: BuildConfig, settings: Settings) -> list[
             if result.output is None and (p.signature.name in blamed or len(left) == len(layouts))
         ]
         if result.output is not None:
-            return checks + check_object(
-                replace(planned, layouts=layouts), config, settings, result.output
-            )
+            kept = replace(planned, layouts=layouts)
+            return Built(kept, config, tuple(checks), result.output)
         if len(left) == len(layouts):
             break
         layouts = left
-    return checks
+    return Built(planned, config, tuple(checks))
+
+
+def built_programs(built: Built, settings: Settings) -> list[tuple[Program, Sequence[Vector]]]:
+    """Return the programs that *built* has to check, each with its vectors."""
+    if not built.data:
+        return []
+    planned, path = built.planned, f"{built.planned.source} {built.config}"
+    try:
+        loaded = load_object(built.data, path=path, fill_names=settings.fill_names)
+    except LoadError:
+        return []  # check_built says so
+    linked = kfuncs.attach(loaded.programs, settings.front_end)
+    if planned.programs:
+        return [(program, ()) for program in linked]
+    vectors = {driver.entry(name): found for name, found in planned.vectors.items()}
+    return [(program, vectors[program.name]) for program in linked if program.name in vectors]
+
+
+def check_built(
+    built: Built, settings: Settings, linux: Mapping[str, Linux] = MappingProxyType({})
+) -> list[Check]:
+    """Check every function or program of *built*, beside *linux* by the program's name."""
+    if not built.data:
+        return list(built.checks)
+    check = check_programs if built.planned.programs else check_object
+    return [*built.checks, *check(built.planned, built.config, settings, built.data, linux)]
 
 
 def check_object(
-    planned: Plan, config: BuildConfig, settings: Settings, data: bytes
+    planned: Plan,
+    config: BuildConfig,
+    settings: Settings,
+    data: bytes,
+    linux: Mapping[str, Linux] = MappingProxyType({}),
 ) -> list[Check]:
     """Check every function of the object *data*, which *planned* compiled to."""
     path = f"{planned.source} {config}"
@@ -259,23 +320,32 @@ def check_object(
             Check(planned.source, p.signature.name, config, "compile_error", detail=str(error))
             for p in planned.layouts
         ]
-    programs = {program.name: program for program in loaded.programs}
+    linked = kfuncs.attach(loaded.programs, settings.front_end)
+    programs = {program.name: program for program in linked}
     checks = []
     for place in planned.layouts:
-        program = programs.get(driver.entry(place.signature.name))
+        name = driver.entry(place.signature.name)
+        program = programs.get(name)
         if program is None:
             why = "the object lacks its driver"
             checks.append(
                 Check(planned.source, place.signature.name, config, "compile_error", detail=why)
             )
         else:
-            checks.append(check_function(planned, place, config, settings, program))
+            checks.append(
+                check_function(planned, place, config, settings, program, linux.get(name))
+            )
     filled = NAMES_FILLED in loaded.notes
     return [replace(check, names_filled=filled) for check in checks]
 
 
 def check_function(
-    planned: Plan, place: Layout, config: BuildConfig, settings: Settings, program: Program
+    planned: Plan,
+    place: Layout,
+    config: BuildConfig,
+    settings: Settings,
+    program: Program,
+    linux: Linux | None = None,
 ) -> Check:
     """Verify, fix up, JIT and run one driver program, and compare its legs."""
     name = place.signature.name
@@ -288,6 +358,12 @@ def check_function(
             base = replace(base, outcome="rejected", detail=message)
     vectors = planned.vectors[name]
     legs, whys = run_legs(program, vectors, settings)
+    if linux is not None:
+        if linux.outcomes:
+            legs["kernel"], why = _known_outcomes("kernel", linux.outcomes)
+            whys += why
+        if _verdicts_differ(verdict, linux.verdict):
+            return _verdicts(base, verdict, linux.verdict)
     if isinstance(verdict, Rejected):
         # The compiler's code is checked all the same, for the refusal may be Linux's own
         # limit; but what a refused program may not do, it need not do alike.
@@ -331,12 +407,32 @@ def run_legs(
         if leg not in settings.legs:
             continue
         seen = execute(program, leg, vectors[:INTERP_VECTORS] if leg == "interp" else vectors)
-        batch = Batch.of(seen)
-        unknown = next((o for o in batch.others.values() if isinstance(o, Unknown)), None)
-        if unknown:
-            whys.append(f"{leg}: {unknown.why}")
-        legs[leg] = batch
+        legs[leg], why = _known_outcomes(leg, seen)
+        whys += why
     return legs, whys
+
+
+def _known_outcomes(leg: str, seen: Sequence[Outcome]) -> tuple[Batch, list[str]]:
+    """Return *seen* as columns, and why some of it is not known."""
+    batch = Batch.of(seen)
+    unknown = next((o for o in batch.others.values() if isinstance(o, Unknown)), None)
+    return batch, [f"{leg}: {unknown.why}"] if unknown else []
+
+
+def _verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
+    """Return whether one takes the program and the other does not."""
+    if isinstance(ours, Unknown) or isinstance(linux, Unknown):
+        return False
+    return type(ours) is not type(linux)
+
+
+def _verdicts(base: Check, ours: Verdict, linux: Verdict) -> Check:
+    """Return *base* as a divergence of the verifiers."""
+    refusal = next(v.message for v in (ours, linux) if isinstance(v, Rejected))
+    who = "ours" if isinstance(ours, Rejected) else "Linux"
+    divergence = Divergence(("verifier", "kernel"), b"", (ours, linux))
+    why = f"the verdicts differ: {who} refuses it: {refusal}"
+    return replace(base, outcome="diverge", detail=why, divergences=(divergence,))
 
 
 def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[Outcome]:
@@ -417,18 +513,21 @@ def _undefined(
 # --- programs with sections of their own ------------------------------------
 
 
-def check_programs(planned: Plan, config: BuildConfig, settings: Settings) -> list[Check]:
+def check_programs(
+    planned: Plan,
+    config: BuildConfig,
+    settings: Settings,
+    data: bytes,
+    linux: Mapping[str, Linux] = MappingProxyType({}),
+) -> list[Check]:
     """Verify the programs of a source that has its own, against the refusals it expects."""
-    compiler = settings.compiler(config.compiler)
-    result = run_compiler(compiler, driver.program_args(config), source=planned.path)
-    if result.output is None:
-        return [Check(planned.source, "*", config, "compile_error", detail=result.why)]
     path = f"{planned.source} {config}"
     try:
-        loaded = load_object(result.output, path=path, fill_names=settings.fill_names)
+        loaded = load_object(data, path=path, fill_names=settings.fill_names)
     except LoadError as error:
         return [Check(planned.source, "*", config, "compile_error", detail=str(error))]
-    checks = [_check_program(planned, config, program) for program in loaded.programs]
+    linked = kfuncs.attach(loaded.programs, settings.front_end)
+    checks = [_check_program(planned, config, p, linux.get(p.name)) for p in linked]
     checks += [
         Check(planned.source, r.name, config, "unknown", detail=r.why) for r in loaded.refused
     ]
@@ -440,9 +539,13 @@ def check_programs(planned: Plan, config: BuildConfig, settings: Settings) -> li
     return checks
 
 
-def _check_program(planned: Plan, config: BuildConfig, program: Program) -> Check:
+def _check_program(
+    planned: Plan, config: BuildConfig, program: Program, linux: Linux | None
+) -> Check:
     verdict = verifier.verify(program, log_level=0).verdict
     base = Check(planned.source, program.name, config, "agree", verdict=_verdict_name(verdict))
+    if linux is not None and _verdicts_differ(verdict, linux.verdict):
+        return _verdicts(base, verdict, linux.verdict)
     expected = planned.refusals.get(program.name)
     match verdict:
         case Unknown(why=why):

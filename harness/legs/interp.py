@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.interp import CONVERTED_CONTEXTS, FUEL, Interpreter
+from harness.interp import CONVERTED_CONTEXTS, FUEL, HELPERS, Interpreter
+from harness.legs.kfunc_models import KFUNCS
 from harness.model import Outcome, OutOfFuel, Program, Runner, Unknown, Vector
 
 MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
@@ -14,7 +15,7 @@ class InterpRunner:
     """A program on the reference interpreter."""
 
     def __init__(self, program: Program, fuel: int) -> None:
-        self._interpreter = Interpreter(program)
+        self._interpreter = Interpreter(program, HELPERS, KFUNCS)
         self._fuel = fuel
 
     def run(self, vectors: Sequence[Vector]) -> list[Outcome]:

@@ -67,6 +67,7 @@ from harness.jit.x86_encoder import (
     PUSH_r,
     SUB_ri8,
 )
+from harness.legs.native_code import PlacedObject, UnlinkableError, place
 from harness.model import (
     Batch,
     HarnessError,
@@ -92,11 +93,13 @@ MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
 # Emulated memory: start, size in bytes. Everything between is unmapped.
 CODE     = 0x1000_0000, 32 << 20  # the image
 LOOP     = 0x1800_0000, 1 << 16   # the batch loop, stubs of helpers
+KERNEL   = 0x1900_0000, 1 << 20   # code of the kernel's side
+KERNEL_RO = 0x1A00_0000, 1 << 20  # its read-only data
 STATE    = 0x2000_0000, 1 << 12   # what the loop works on
 CONTEXTS = 0x2100_0000, 2 << 20
 RESULTS  = 0x2200_0000, 1 << 18
 STACK    = 0x2300_0000, 1 << 17
-DATA     = 0x2400_0000, 4 << 20   # maps that the program may write
+DATA     = 0x2400_0000, 4 << 20   # data of the kernel's side, maps that the program may write
 PRISTINE = 0x2500_0000, 4 << 20   # the same, as every vector finds them
 RODATA   = 0x2600_0000, 4 << 20   # maps that it may only read
 HEAP     = 0x2700_0000, 4 << 20   # values of map elements that helpers make
@@ -202,6 +205,8 @@ class _Emulator:
         read, write, execute = uc.UC_PROT_READ, uc.UC_PROT_WRITE, uc.UC_PROT_EXEC
         self.code = self._map(CODE, read | execute)
         self.loop = self._map(LOOP, read | execute)
+        self.kernel = self._map(KERNEL, read | execute)
+        self.kernel_rodata = self._map(KERNEL_RO, read)
         self.state = self._map(STATE, read | write)
         self.contexts = self._map(CONTEXTS, read | write)
         self.results = self._map(RESULTS, read | write)
@@ -224,6 +229,7 @@ class _Emulator:
         self.end = LOOP[0] + end
         self.trampoline = LOOP[0] + trampoline
         self.loaded: JitRunner | None = None
+        self.side: PlacedObject | None = None  # the kernel's side that is in place
         self.stopped: Outcome | None = None  # why the emulator stopped before the end
         # Stores to a page that may be executed, or that a hook watches, are twenty times
         # slower: say what each page is for, and watch only what nothing may be written to.
@@ -269,6 +275,12 @@ class _Emulator:
         self.rodata[: len(runner.rodata)] = runner.rodata
         self.pristine[: len(runner.data)] = runner.data
         self.set_cell(RESTORE, len(runner.data) // 8)
+        side = runner.side
+        if side is not None and side is not self.side:
+            self.kernel[: len(side.code)] = side.code
+            self.kernel_rodata[: len(side.rodata)] = side.rodata
+            self.engine.ctl_remove_cache(KERNEL[0], sum(KERNEL))
+            self.side = side
         # unicorn does not see what the host writes to code it has translated
         self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(new)))
         self.loaded = runner
@@ -411,6 +423,19 @@ class _Host:
         return self._maps[index]
 
 
+@cache
+def _side(kernel: bytes) -> PlacedObject:
+    """Return the object *kernel* relocated to where it lies in emulated memory."""
+    try:
+        placed = place(kernel, (KERNEL[0], KERNEL_RO[0], DATA[0]))
+    except UnlinkableError as error:
+        raise NotModelledError(f"the kernel's side: {error}") from None
+    sizes = len(placed.code), len(placed.rodata), len(placed.data)
+    if any(size > area[1] for size, area in zip(sizes, (KERNEL, KERNEL_RO, DATA), strict=True)):
+        raise NotModelledError(f"a kernel's side of {sizes} bytes is not modelled")
+    return placed
+
+
 def _placed(definition: MapDef) -> bool:
     """Say whether the image may hold the address of the map's value."""
     return definition.type == ARRAY_MAP and definition.max_entries == 1
@@ -429,14 +454,20 @@ class JitRunner:
         maps: Sequence[MapDef],
         helpers: Mapping[int, Helper],
         patience: float,
+        kernel: bytes = b"",
     ) -> None:
-        """Link *image*; raises ``NotModelledError`` for what does not fit."""
+        """Link *image*, with the object *kernel* beside it that defines kernel functions.
+
+        Raises ``NotModelledError`` for what does not fit.
+        """
+        self.side = _side(kernel) if kernel else None
         self._emulator = _emulator()
         self._maps = maps
         self._helpers = helpers
         self._calls: list[tuple[str, str]] = []  # what each stub stands for: kind, target
         self._places: dict[str, int] = {}  # address of each map's first value
-        self.data = self._place(DATA, [m for m in maps if _placed(m) and not m.readonly])
+        own = b"" if self.side is None else self.side.data
+        self.data = self._place(DATA, [m for m in maps if _placed(m) and not m.readonly], own)
         self.rodata = self._place(RODATA, [m for m in maps if _placed(m) and m.readonly])
         self.linked = link(image, CODE[0], self._resolve)
         if len(self.linked.code) > CODE[1]:
@@ -446,9 +477,10 @@ class JitRunner:
         self._host_index = -1  # vector the host is for
         self._patience = patience
 
-    def _place(self, area: tuple[int, int], maps: Sequence[MapDef]) -> bytes:
-        """Give each of *maps* an address in *area*, and return what is to lie there."""
-        content = b""
+    def _place(self, area: tuple[int, int], maps: Sequence[MapDef], content: bytes = b"") -> bytes:
+        """Give each of *maps* an address in *area* behind *content*; return what lies there."""
+        if content:
+            content = content.ljust(_aligned(len(content), 64), b"\0")
         for definition in maps:
             self._places[definition.name] = area[0] + len(content)
             value = (definition.data or b"").ljust(definition.value_size, b"\0")
@@ -460,6 +492,8 @@ class JitRunner:
     def _resolve(self, relocation: Relocation) -> int:
         """Return the address of a relocation's target (``jit.link``)."""
         match relocation.kind:
+            case "kfunc" if self.side is not None and relocation.target in self.side.symbols:
+                return self.side.symbols[relocation.target]
             case "helper" | "kfunc":
                 call = relocation.kind, relocation.target
                 if call not in self._calls:
@@ -622,11 +656,16 @@ class JitLeg:
         image = compile_program(program)
         if isinstance(image, Unknown):
             return image
-        return self.prepare_image(image, program.maps)
+        return self.prepare_image(image, program.maps, program.kfunc_code)
 
-    def prepare_image(self, image: Image, maps: Sequence[MapDef] = ()) -> JitRunner | Unknown:
-        """Return a runner of an image that was made elsewhere, for a program with *maps*."""
+    def prepare_image(
+        self, image: Image, maps: Sequence[MapDef] = (), kernel: bytes = b""
+    ) -> JitRunner | Unknown:
+        """Return a runner of an image that was made elsewhere, for a program with *maps*.
+
+        *kernel* is a relocatable object for x86-64 that defines the kernel functions it calls.
+        """
         try:
-            return JitRunner(image, maps, self._helpers, self._patience)
+            return JitRunner(image, maps, self._helpers, self._patience, kernel)
         except NotModelledError as why:
             return Unknown(str(why))

@@ -254,92 +254,133 @@ def _sections(data: bytes) -> list[_Section]:
 
 def load(data: bytes, narrow: frozenset[str]) -> NativeModule:
     """Place the object *data* in memory: code, read-only data, data and its pristine copy."""
-    sections = _sections(data)
-    header = _EHDR.unpack_from(data)
-    symtab_index = next(i for i, s in enumerate(sections) if s.type == _SHT_SYMTAB)
-    symtab_link = _SHDR.unpack_from(data, header[6] + symtab_index * header[11])[6]
-    strings = sections[symtab_link].data
-    symbols = list(_SYM.iter_unpack(sections[symtab_index].data))
+    parts = _Object(data)
+    starts, at = [], 0
+    for size in parts.sizes:
+        starts.append(at)
+        at = -(-(at + size) // PAGE) * PAGE
+    code, rodata, writable = parts.sizes
+    if writable > MAX_DATA or at > MAX_MEMORY:
+        raise UnlinkableError(f"{writable} bytes of variables, {at} in all")
+    pristine = at
+    memory = mmap.mmap(-1, max(at + writable, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    base = address_of(memory)
+    missing: dict[int, str] = {}
+    contents, functions = parts.place([base + start for start in starts], missing)
+    for start, content in zip([*starts, pristine], [*contents, contents[2]], strict=True):
+        memory[start : start + len(content)] = content
+    protect(base, (starts[0], starts[0] + code), mmap.PROT_READ | mmap.PROT_EXEC)
+    protect(base, (starts[1], starts[1] + rodata), mmap.PROT_READ)
+    protect(base, (pristine, pristine + writable), mmap.PROT_READ)
+    return NativeModule(
+        functions,
+        narrow,
+        missing,
+        (base, code),
+        (base + starts[2], base + pristine, writable),
+        memory,
+    )
 
-    offsets: dict[int, int] = {}
-    bounds = []
-    at = 0
-    for group in (_SHF_EXEC, 0, _SHF_WRITE):
-        start = at
-        for index, section in enumerate(sections):
-            if not section.flags & _SHF_ALLOC or section.flags & (_SHF_EXEC | _SHF_WRITE) != group:
+
+class _Object:
+    """A relocatable object, laid out in three parts: code, read-only data, writable data."""
+
+    def __init__(self, data: bytes) -> None:
+        self._sections = sections = _sections(data)
+        header = _EHDR.unpack_from(data)
+        index = next(i for i, s in enumerate(sections) if s.type == _SHT_SYMTAB)
+        link = _SHDR.unpack_from(data, header[6] + index * header[11])[6]
+        self._symbols = list(_SYM.iter_unpack(sections[index].data))
+        self._names = [_name(sections[link].data, symbol[0]) for symbol in self._symbols]
+        self._offsets: dict[int, tuple[int, int]] = {}  # section: part, offset in it
+        self.sizes: list[int] = []  # bytes of each part
+        for part, group in enumerate((_SHF_EXEC, 0, _SHF_WRITE)):
+            at = self._lay_out(part, group)
+            if part == 0:  # stubs and addresses of what lies elsewhere
+                self._stubs = at = -(-at // 16) * 16
+                at += 16 * len(self._symbols)
+            elif part == 1:
+                self._table = at = -(-at // 8) * 8
+                at += 8 * len(self._symbols)
+            self.sizes.append(-(-at // 8) * 8)
+
+    def _lay_out(self, part: int, group: int) -> int:
+        at = 0
+        for index, section in enumerate(self._sections):
+            flags = section.flags
+            if not flags & _SHF_ALLOC or flags & (_SHF_EXEC | _SHF_WRITE) != group:
                 continue
-            if section.flags & _SHF_TLS:
+            if flags & _SHF_TLS:
                 raise UnlinkableError("thread-local variables")
             at = -(-at // section.align) * section.align
-            offsets[index] = at
+            self._offsets[index] = part, at
             at += section.size
-        if group == _SHF_EXEC:  # stubs and addresses of what lies elsewhere
-            stubs = at = -(-at // 16) * 16
-            at += 16 * len(symbols)
-        elif group == 0:
-            table = at = -(-at // 8) * 8
-            at += 8 * len(symbols)
-        else:
-            at = -(-at // 8) * 8
-        bounds.append((start, at))
-        at = -(-at // PAGE) * PAGE
-    start, end = bounds[2]
-    if end - start > MAX_DATA or at > MAX_MEMORY:
-        raise UnlinkableError(f"{end - start} bytes of variables, {at} in all")
-    pristine = at
-    memory = mmap.mmap(-1, max(at + end - start, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = address_of(memory)
-    for index, offset in offsets.items():
-        memory[offset : offset + len(sections[index].data)] = sections[index].data
+        return at
 
-    names = [_name(strings, symbol[0]) for symbol in symbols]
-    missing: dict[int, str] = {}
-    values = [
-        _symbol(name, symbol, base, offsets, missing)
-        for name, symbol in zip(names, symbols, strict=True)
-    ]
-    for number, value in enumerate(values):
-        if isinstance(value, int):
-            memory[stubs + 16 * number : stubs + 16 * number + 14] = _JUMP + value.to_bytes(
-                8, "little"
-            )
-            memory[table + 8 * number : table + 8 * number + 8] = value.to_bytes(8, "little")
-    for section in sections:
-        if section.type == _SHT_RELA and section.info in offsets:
+    def place(
+        self, bases: Sequence[int], missing: dict[int, str], library: bool = True
+    ) -> tuple[list[bytearray], dict[str, int]]:
+        """Return the contents of the parts at *bases*, relocated, and its functions' addresses.
+
+        What is declared only is added to *missing*, without *library* also what the C
+        library has. Raises UnlinkableError.
+        """
+        parts = [bytearray(size) for size in self.sizes]
+        starts: dict[int, int] = {}
+        for index, (part, offset) in self._offsets.items():
+            content = self._sections[index].data
+            parts[part][offset : offset + len(content)] = content
+            starts[index] = bases[part] + offset
+        values = [
+            _symbol(name, symbol, starts, missing, library)
+            for name, symbol in zip(self._names, self._symbols, strict=True)
+        ]
+        for number, value in enumerate(values):
+            if isinstance(value, int):
+                stub, slot = self._stubs + 16 * number, self._table + 8 * number
+                parts[0][stub : stub + 14] = _JUMP + value.to_bytes(8, "little")
+                parts[1][slot : slot + 8] = value.to_bytes(8, "little")
+        for section in self._sections:
+            if section.type != _SHT_RELA or section.info not in self._offsets:
+                continue
+            part, offset = self._offsets[section.info]
             for where, info, addend in _RELA.iter_unpack(section.data):
                 number, kind = info >> 32, info & 0xFFFFFFFF
                 value = values[number]
                 if not isinstance(value, int):
                     raise UnlinkableError(value)
-                place = offsets[section.info] + where
-                _relocate(
-                    memory,
-                    base,
-                    place,
-                    kind,
-                    value,
-                    addend,
-                    stubs + 16 * number,
-                    table + 8 * number,
-                )
-    memory[pristine : pristine + end - start] = memory[start:end]
-    protect(base, bounds[0], mmap.PROT_READ | mmap.PROT_EXEC)
-    protect(base, bounds[1], mmap.PROT_READ)
-    protect(base, (pristine, pristine + end - start), mmap.PROT_READ)
-    functions = {
-        name: value
-        for name, symbol, value in zip(names, symbols, values, strict=True)
-        if symbol[1] & 15 == 2 and isinstance(value, int)
-    }
-    return NativeModule(
-        functions,
-        narrow,
-        missing,
-        (base, bounds[0][1]),
-        (base + start, base + pristine, end - start),
-        memory,
-    )
+                stub = bases[0] + self._stubs + 16 * number
+                slot = bases[1] + self._table + 8 * number
+                place = offset + where
+                _relocate(parts[part], bases[part], place, kind, value, addend, stub, slot)
+        functions = {
+            name: value
+            for name, symbol, value in zip(self._names, self._symbols, values, strict=True)
+            if symbol[1] & 15 == 2 and isinstance(value, int)
+        }
+        return parts, functions
+
+
+@dataclass(frozen=True)
+class PlacedObject:
+    """An object relocated to addresses that the caller chose."""
+
+    code: bytes
+    rodata: bytes
+    data: bytes  # of whole words
+    symbols: Mapping[str, int]  # functions and their addresses
+
+
+def place(data: bytes, bases: tuple[int, int, int]) -> PlacedObject:
+    """Relocate the object *data* for code, read-only and writable data at *bases*.
+
+    It must define all it uses. Raises UnlinkableError.
+    """
+    missing: dict[int, str] = {}
+    (code, rodata, writable), symbols = _Object(data).place(bases, missing, library=False)
+    if missing:
+        raise UnlinkableError(f"{', '.join(missing.values())} not defined")
+    return PlacedObject(bytes(code), bytes(rodata), bytes(writable), symbols)
 
 
 def _name(strings: bytes, offset: int) -> str:
@@ -349,9 +390,9 @@ def _name(strings: bytes, offset: int) -> str:
 def _symbol(
     name: str,
     symbol: tuple[int, ...],
-    base: int,
-    offsets: Mapping[int, int],
+    starts: Mapping[int, int],
     missing: dict[int, str],
+    library: bool,
 ) -> int | str:
     """Return the address of *symbol*, or why it has none.
 
@@ -359,15 +400,15 @@ def _symbol(
     calls or reads it faults there, and the others are not bothered.
     """
     _, info, _, section, value, _ = symbol
-    if section in offsets:
-        return base + offsets[section] + value
+    if section in starts:
+        return starts[section] + value
     if section == _SHN_ABS:
         return value
     if section == _SHN_COMMON or info & 15 == 6:
         return f"{name} is common or thread-local"
     if section or not name:
         return f"{name or 'a symbol'} is in a section without memory"
-    if name in _LIBRARY:
+    if library and name in _LIBRARY:
         address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
         return address or f"the C library has no {name}"
     place = NOWHERE + APART * len(missing)
@@ -378,7 +419,7 @@ def _symbol(
 
 
 def _relocate(
-    memory: mmap.mmap,
+    memory: bytearray,
     base: int,
     place: int,
     kind: int,
@@ -387,7 +428,7 @@ def _relocate(
     stub: int,
     slot: int,
 ) -> None:
-    """Apply one relocation (System V ABI, x86-64, table 4.9)."""
+    """Apply one relocation (System V ABI, x86-64, table 4.9); *stub* and *slot* are addresses."""
     match kind:
         case 0:
             return
@@ -398,9 +439,9 @@ def _relocate(
         case 2 | 4:
             number = value + addend - base - place
             if kind == _R_PLT32 and not -(1 << 31) <= number < 1 << 31:
-                number = stub + addend - place
+                number = stub + addend - base - place
         case 9 | 41 | 42:
-            number = slot + addend - place
+            number = slot + addend - base - place
         case _:
             raise UnlinkableError(f"a relocation of type {kind}")
     if not -(1 << 31) <= number < 1 << 31:

@@ -21,6 +21,7 @@ from harness.source.signature import Aggregate, ArrayOf, Pointer, Scalar, Type, 
 
 SECTION = "syscall"  # the program type whose context may be read and written at any offset
 PREFIX = "crosscheck_"  # an entry is called PREFIX + the function's name
+KFUNCS = "crosscheck_kfunc_"  # the project's kernel functions are called this + a name
 LOOP = 512  # bytes; more are copied in a loop, for BPF has no memcpy to call
 
 # What both sides are told alike: no C library, hence no calls the compiler invents. Headers
@@ -120,6 +121,9 @@ _PRAGMAS = """\
 #pragma clang diagnostic ignored "-Wunused-function"
 """
 _STATIC = """\
+#ifdef __bpf__
+#include <crosscheck/kfuncs.h>  // the kernel's functions cannot be static
+#endif
 #pragma clang attribute push(__attribute__((internal_linkage)), apply_to = function)
 """
 _LICENSE = """\

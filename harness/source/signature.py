@@ -151,10 +151,14 @@ def functions_under_test(
     extents = _extents(btf)
     signatures: list[Signature] = []
     unsupported: list[Unsupported] = []
-    externs = tuple(func.name for _, func, _ in btf.functions() if func.linkage == EXTERN)
+    externs = tuple(
+        func.name
+        for _, func, proto in btf.functions()
+        if func.linkage == EXTERN or _of_the_kernel(proto)
+    )
     seen: set[str] = set()
     for type_id, func, proto in btf.functions():
-        if func.linkage == EXTERN or func.name in seen:
+        if func.linkage == EXTERN or _of_the_kernel(proto) or func.name in seen:
             continue
         seen.add(func.name)
         if among is not None and func.name not in among:
@@ -166,6 +170,11 @@ def functions_under_test(
         except _NoDriverError as no:
             unsupported.append(Unsupported(func.name, str(no)))
     return Discovery(tuple(signatures), tuple(unsupported), externs)
+
+
+def _of_the_kernel(proto: FuncProto) -> bool:
+    """Say whether loading made a kernel function, declared only, look defined, as libbpf does."""
+    return bool(proto.params) and all(p.name == "dummy_ksym" for p in proto.params)
 
 
 def _slots(btf: Btf, proto: FuncProto) -> int:
