@@ -17,7 +17,18 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from harness.compare import first_difference
-from harness.model import BuildConfig, Divergence, Outcome, OutOfFuel, Returned, Trapped, Unknown
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    Divergence,
+    Outcome,
+    OutOfFuel,
+    Rejected,
+    Returned,
+    Trapped,
+    Unknown,
+    Verdict,
+)
 from harness.pipeline import Check, Settings
 from harness.run import Progress, Report, outcome_of
 
@@ -55,7 +66,12 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 def show(report: Report, settings: Settings) -> None:
     """Print *report* for people: the table, what was found, the summary."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(_table(report, settings))
+    if any(not c.source.endswith(".toml") for c in report.checks):
+        console.print(_table(report, settings))
+    cases = Counter(outcome_of(c) for c in report.checks if c.source.endswith(".toml"))
+    if cases:
+        counts = " ".join(_cell(cases).split("\n"))
+        console.print(f"corpus cases that agree: {counts}")
     _explained(console, report)
     everywhere: dict[str, set[str]] = {}
     for check in report.checks:
@@ -97,24 +113,18 @@ def _table(report: Report, settings: Settings) -> Table:
     table.add_column("source", no_wrap=True)
     several = len(settings.compilers) > 1
     columns: list[BuildConfig | None] = list(settings.configs) if sources else []
-    if any(c.config is None for c in report.checks):
+    if any(c.config is None and not c.source.endswith(".toml") for c in report.checks):
         columns.append(None)
     for config in columns:
         table.add_column(_label(config, several) if config else "text", justify="right")
     cells: dict[tuple[str, BuildConfig | None], Counter[str]] = {}
-    cases: Counter[str] = Counter()
     for check in report.checks:
-        if check.source.endswith(".toml"):
-            cases[outcome_of(check)] += 1
-        else:
+        if not check.source.endswith(".toml"):
             cells.setdefault((check.source, check.config), Counter())[outcome_of(check)] += 1
     for source in sources:
         name = os.path.relpath(source, folder) if folder else source
         row = [_cell(cells.get((source, config), Counter())) for config in columns]
         table.add_row(escape(name), *row)
-    if cases:
-        empty = [""] * (len(columns) - 1)
-        table.add_row(f"{sum(cases.values())} cases", *empty, _cell(cases))
     return table
 
 
@@ -169,6 +179,9 @@ def _divergence(console: Console, check: Check) -> None:
     if not check.divergences:
         return
     first = check.divergences[0]
+    if "verifier" in first.legs:
+        console.print(f"    {escape(describe(first))}")
+        return
     console.print(
         f"    {first.legs[0]} and {first.legs[1]} differ on "
         f"{len({d.vector for d in check.divergences})} of {check.vectors} vectors"
@@ -197,8 +210,12 @@ def describe(divergence: Divergence, where: str = "") -> str:
     return f"{left}: {_outcome(a)}; {right}: {_outcome(b)}"
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcome(outcome: Outcome | Verdict) -> str:
     match outcome:
+        case Accepted():
+            return "accepts it"
+        case Rejected(message=message):
+            return f"refuses it ({message})"
         case Returned(r0=r0):
             return f"returned {r0:#x}"
         case Trapped(kind=kind, where=where):
