@@ -467,7 +467,16 @@ def _add_run(commands: Any) -> None:
         help="linkage of the functions (repeatable)",
     )
     add(
-        "--legs", type=_legs, default=("interp", "jit", "native"), help="default: interp,jit,native"
+        "--legs",
+        type=_legs,
+        default=("interp", "jit", "native"),
+        help="default: interp,jit,native; kernel is a real Linux",
+    )
+    add(
+        "--kernel",
+        choices=("guest", "host"),
+        default="guest",
+        help="which Linux the leg kernel is: one in qemu, or this machine's own (root only)",
     )
     add("--vectors", type=_positive, default=256, metavar="N", help="inputs a function (256)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
@@ -491,8 +500,8 @@ def _add_run(commands: Any) -> None:
 def _legs(text: str) -> tuple[str, ...]:
     legs = tuple(dict.fromkeys(text.split(",")))
     for leg in legs:
-        if leg not in ("interp", "jit", "native"):
-            raise argparse.ArgumentTypeError(f"no leg {leg!r} (interp, jit, native)")
+        if leg not in ("interp", "jit", "native", "kernel"):
+            raise argparse.ArgumentTypeError(f"no leg {leg!r} (interp, jit, native, kernel)")
     if len(legs) < 2:
         raise argparse.ArgumentTypeError("a comparison needs two legs")
     return legs
@@ -523,6 +532,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         native_opts=tuple(dict.fromkeys(options.native_opts)) or (0, 2),
         native_compiler=native,
+        host=options.kernel == "host",
     )
     with terminal.progress() as advance:
         report = run.run(sources, cases, settings, known=known, jobs=options.jobs, progress=advance)

@@ -60,6 +60,7 @@ class Settings:
     seed: int = 0
     native_opts: tuple[int, ...] = (0, 2)
     native_compiler: Compiler | None = None  # None: the first of *compilers*
+    host: bool = False  # the leg `kernel` is the machine's own
     fill_names: bool = True  # name the BTF parameters that -O0 and naked functions leave nameless
 
     def compiler(self, name: str) -> Compiler:
@@ -360,8 +361,8 @@ def check_function(
     legs, whys = run_legs(program, vectors, settings)
     if linux is not None:
         if linux.outcomes:
-            legs["kernel"], why = _known_outcomes("kernel", linux.outcomes)
-            whys += why
+            legs["kernel"], unsure = _known_outcomes("kernel", linux.outcomes)
+            whys += unsure
         if _verdicts_differ(verdict, linux.verdict):
             return _verdicts(base, verdict, linux.verdict)
     if isinstance(verdict, Rejected):
@@ -676,17 +677,23 @@ def source_case_checks(case: Case, settings: Settings, compiler: Compiler) -> li
     with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
         path = Path(folder, f"{case.name}.c")
         path.write_text(case.source.c, encoding="utf-8")
-        configs = tuple(
-            BuildConfig(compiler.name, opt, mcpu, linkage)
-            for opt in case.source.opts
-            for mcpu in case.source.mcpus
-            for linkage in case.source.linkages
-        )
+        configs = case_configs(case, compiler)
         settings = replace(settings, configs=configs)
         planned = plan(path, str(case.path), settings)
         for config in configs:
             checks += check_build(planned, config, settings)
     return checks
+
+
+def case_configs(case: Case, compiler: Compiler) -> tuple[BuildConfig, ...]:
+    """Return the builds that *case*, which is C, names."""
+    assert case.source is not None
+    return tuple(
+        BuildConfig(compiler.name, opt, mcpu, linkage)
+        for opt in case.source.opts
+        for mcpu in case.source.mcpus
+        for linkage in case.source.linkages
+    )
 
 
 def _source_case_checks(case: Case, compiler: Compiler | None) -> list[Check]:

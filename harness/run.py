@@ -3,26 +3,47 @@
 Work is cut into steps that run in worker processes: one plans a source (and runs its
 native builds once), then one checks each of its builds. A worker that dies takes only its
 step with it, which is tried once more alone and then reported as unknown.
+
+With the leg `kernel` a build is three steps: it is compiled, Linux is asked about all its
+programs, and then it is checked. The guests belong to this process, not to the workers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from harness import corpus, pipeline
-from harness.corpus import Known
-from harness.model import BuildConfig, HarnessError, outcome_json
-from harness.pipeline import Check, Plan, Settings
+from harness.corpus import Case, Known
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    HarnessError,
+    Outcome,
+    Program,
+    Rejected,
+    Returned,
+    Vector,
+    Verdict,
+    outcome_json,
+)
+from harness.pipeline import Built, Check, Linux, Plan, Settings
+
+if TYPE_CHECKING:
+    from harness.legs.kernel import KernelAnswer
+    from harness.legs.kernel_queue import KernelQueue
 
 # Every level, cpu and linkage once, in few builds; --opt, --mcpu and --linkage ask for more.
 DEFAULT_BUILDS = (
@@ -124,13 +145,15 @@ def configurations(
 
 
 @dataclass(slots=True)
-class _Step:
-    """One call in a worker."""
+class Step:
+    """One call in a worker, or a question to Linux."""
 
     call: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    lost: Callable[[str], list[Check]]  # what it counts as when its process dies
+    arguments: tuple[Any, ...] = ()
+    lost: Callable[[str], Any] = lambda _: None  # its result when its process dies
     alone: bool = False  # it was running when a process died
+    ask: bool = False  # *call* is a question: it returns a future at once, here
+    then: Callable[[Any], Iterator[Step]] | None = None  # what follows, if it is not as usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +182,30 @@ def run(
     began = time.monotonic()
     jobs = jobs or len(os.sched_getaffinity(0))
     checks: list[Check] = []
-    versions = {c.name: c.version for c in settings.compilers}
     state = _State(total=len(sources) * (1 + len(settings.configs)) + len(cases))
 
-    def finished(result: Any) -> Iterator[_Step]:
-        state.done += 1
+    def finished(result: Any) -> Iterator[Step]:
+        what = ""
         match result:
             case Plan():
                 yield from _build_steps(result, settings, state)
                 what = result.source
+            case Compiled():
+                yield _ask_step(result, settings, state)
+                return
             case list():
-                checks.extend(explain(check, known, versions) for check in result)
+                expected = [_as_expected(state.cases.get(c.source), c) for c in result]
+                checks.extend(explain(check, known) for check in expected)
                 what = f"{result[0].source} {result[0].build}" if result else ""
+        state.done += 1
         progress(Progress(state.done, state.total, what))
 
-    steps = [_plan_step(name, path, settings) for name, path in sources]
-    steps += [_case_step(path, settings) for path in cases]
-    _work(steps, finished, jobs)
+    with TemporaryDirectory(prefix="crosscheck-") as folder, kernel_queue(settings) as queue:
+        state.queue = queue
+        steps = [_plan_step(name, path, settings) for name, path in sources]
+        for path in cases:
+            steps.append(_case_step(path, settings, state, Path(folder)))
+        work(steps, finished, jobs)
     order = {name: number for number, (name, _) in enumerate(sources)}
     configs = {config: number for number, config in enumerate(settings.configs)}
     checks.sort(
@@ -196,19 +226,44 @@ def run(
 @dataclass(slots=True)
 class _State:
     total: int
-    done: int = field(default=0)
+    done: int = 0
+    queue: KernelQueue | None = None
+    cases: dict[str, Case] = field(default_factory=dict)  # those in C, by name of the source
 
 
-def _plan_step(name: str, path: Path, settings: Settings) -> _Step:
+@contextlib.contextmanager
+def kernel_queue(settings: Settings) -> Iterator[KernelQueue | None]:
+    """Give the guests, if *settings* ask for the leg `kernel`, as long as the block runs."""
+    if "kernel" not in settings.legs:
+        yield None
+        return
+    from harness.legs.kernel import KernelLeg
+    from harness.legs.kernel_queue import KernelQueue
+
+    leg = KernelLeg(host=settings.host, compilers=settings.compilers)
+    with KernelQueue(leg) as queue:
+        yield queue
+
+
+def _plan_step(name: str, path: Path, settings: Settings) -> Step:
     def lost(why: str) -> list[Check]:
         return [Check(name, "*", None, "unknown", detail=why)]
 
-    return _Step(pipeline.plan, (path, name, settings), lost)
+    return Step(pipeline.plan, (path, name, settings), lost)
 
 
-def _build_steps(planned: Plan, settings: Settings, state: _State) -> Iterator[_Step]:
+def _build_steps(planned: Plan, settings: Settings, state: _State) -> Iterator[Step]:
     seen: set[BuildConfig] = set()
-    for config in settings.configs:
+    configs = settings.configs
+    case = state.cases.get(planned.source)
+    if case is not None:
+        configs = tuple(
+            config
+            for compiler in settings.compilers
+            for config in pipeline.case_configs(case, compiler)
+        )
+        state.total += len(configs)
+    for config in configs:
         # programs of a file's own are built as they are: linkage makes no difference
         same = replace(config, linkage="") if planned.programs else config
         if same in seen or (planned.mcpus and config.mcpu not in planned.mcpus):
@@ -216,7 +271,40 @@ def _build_steps(planned: Plan, settings: Settings, state: _State) -> Iterator[_
             continue
         seen.add(same)
         lost = _LostBuild(planned, config)
-        yield _Step(pipeline.check_build, (planned, config, settings), lost)
+        call = pipeline.check_build if state.queue is None else compiled
+        yield Step(call, (planned, config, settings), lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A build, and the programs of it that Linux is asked about."""
+
+    built: Built
+    programs: Sequence[tuple[Program, Sequence[Vector]]]
+
+
+def compiled(planned: Plan, config: BuildConfig, settings: Settings) -> Compiled:
+    """Compile *planned* as *config* says, and load what came of it."""
+    built = pipeline.compile_build(planned, config, settings)
+    return Compiled(built, pipeline.built_programs(built, settings))
+
+
+def _ask_step(question: Compiled, settings: Settings, state: _State) -> Step:
+    """Return the step that asks Linux, which the checks of the build follow."""
+    built = question.built
+    lost = _LostBuild(built.planned, built.config)
+    if not question.programs:
+        return Step(pipeline.check_built, (built, settings), lost)
+    assert state.queue is not None
+
+    def heard(answers: Sequence[KernelAnswer]) -> Iterator[Step]:
+        linux = {
+            program.name: Linux(answer.verdict, answer.outcomes)
+            for (program, _), answer in zip(question.programs, answers, strict=True)
+        }
+        yield Step(pipeline.check_built, (built, settings, linux), lost)
+
+    return Step(state.queue.submit, (question.programs,), ask=True, then=heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,27 +317,84 @@ class _LostBuild:
         return [Check(self.planned.source, n, self.config, "unknown", detail=why) for n in names]
 
 
-def _case_step(path: Path, settings: Settings) -> _Step:
+def _case_step(path: Path, settings: Settings, state: _State, folder: Path) -> Step:
     def lost(why: str) -> list[Check]:
         return [Check(str(path), path.stem, None, "unknown", detail=why)]
 
-    return _Step(check_case, (path, settings), lost)
+    step = Step(check_case, (path, settings), lost)
+    if state.queue is None:
+        return step
+    case = corpus.read(path)
+    if case.source is not None:
+        # Linux is asked about it as about any C file
+        source = folder / str(len(state.cases)) / f"{case.name}.c"
+        source.parent.mkdir()
+        source.write_text(case.source.c, encoding="utf-8")
+        state.cases[str(path)] = case
+        return _plan_step(str(path), source, settings)
+    if case.verify is not None and case.verify.kernel:
+        return step  # of a kernel that is not at hand
+    step.then = partial(_ask_about_case, case, state.queue)
+    return step
+
+
+def _ask_about_case(case: Case, queue: KernelQueue, checks: list[Check]) -> Iterator[Step]:
+    """Ask Linux about a case of BPF text that was checked."""
+    program = corpus.program(case.program, case.name) if case.program else None
+    if program is None or any(check.outcome == "unknown" for check in checks):
+        yield Step(_done, (checks,), ask=True)
+        return
+
+    def heard(answers: Sequence[KernelAnswer]) -> Iterator[Step]:
+        failures = beside_linux(case, answers[0].verdict, answers[0].outcomes)
+        (check,) = checks
+        if failures:
+            detail = "; ".join([*filter(None, [check.detail]), *failures])
+            check = replace(check, outcome="diverge", detail=detail)
+        yield Step(_done, ([check],), ask=True)
+
+    vectors = [run.ctx for run in case.runs]
+    yield Step(queue.submit, ([(program, vectors)],), ask=True, then=heard)
+
+
+def _done(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
+
+
+def beside_linux(case: Case, verdict: Verdict, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what Linux does not do as *case* expects, one line each.
+
+    Of r0 the kernel tells the low half.
+    """
+    failures = []
+    expected = case.verify.verdict if case.verify else "accept"
+    match verdict:
+        case Rejected(message=message):
+            if expected == "accept":
+                failures.append(f"kernel: refuses it: {message}")
+            elif case.verify and case.verify.message not in (None, message):
+                failures.append(f"kernel: expected {case.verify.message!r}, got {message!r}")
+        case Accepted() if expected == "reject":
+            failures.append("kernel: accepts it")
+    for number, (run, outcome) in enumerate(zip(case.runs, outcomes, strict=False), 1):
+        after = run.ctx if run.after is None else run.after
+        match outcome:
+            case Returned(r0=r0, ctx=ctx) if run.outcome == "returned" and run.r0 is not None:
+                if (r0, ctx) != (run.r0 & 0xFFFFFFFF, after):
+                    failures.append(f"run {number} on kernel: r0 {r0:#x}, context {ctx.hex()}")
+    return failures
 
 
 def check_case(path: Path, settings: Settings) -> list[Check]:
     """Check the case in *path*: its expectations, and for C its builds."""
     case = corpus.read(path)
     if case.source is not None:
-        expected = case.crosscheck or "agree"
         checks = []
         for compiler in settings.compilers:
             for check in pipeline.source_case_checks(case, settings, compiler):
-                same = check.outcome == expected
-                detail = check.detail or f"expected {expected}, got {check.outcome}"
-                outcome = (
-                    "agree" if same else "diverge" if check.outcome == "agree" else check.outcome
-                )
-                checks.append(replace(check, outcome=outcome, detail="" if same else detail))
+                checks.append(_as_expected(case, check))
         return checks
     failures = pipeline.check_case(case, None)
     outcome = "diverge" if failures else "agree"
@@ -260,35 +405,60 @@ def check_case(path: Path, settings: Settings) -> list[Check]:
     ]
 
 
-def _work(steps: list[_Step], finished: Callable[[Any], Iterator[_Step]], jobs: int) -> None:
-    """Run *steps*, and the ones that follow from their results, in *jobs* processes."""
-    waiting = list(reversed(steps))
-    while waiting:
+def _as_expected(case: Case | None, check: Check) -> Check:
+    """Return *check* of the C of *case* as agreement with what the case expects."""
+    if case is None:
+        return check
+    expected = case.crosscheck or "agree"
+    same = check.outcome == expected
+    detail = check.detail or f"expected {expected}, got {check.outcome}"
+    outcome = "agree" if same else "diverge" if check.outcome == "agree" else check.outcome
+    return replace(check, outcome=outcome, detail="" if same else detail)
+
+
+def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int) -> None:
+    """Run *steps*, and the ones that follow from their results, in *jobs* processes.
+
+    *finished* takes a result and returns what follows, unless the step itself says that.
+    """
+    waiting: list[Step] = []
+    asked: dict[Future[Any], Step] = {}
+
+    def add(more: Iterable[Step]) -> None:
+        for step in more:
+            if step.ask:
+                asked[step.call(*step.arguments)] = step
+            else:
+                waiting.append(step)
+
+    add(reversed(steps))
+    while waiting or asked:
         alone = [step for step in waiting if step.alone]
         if alone:
             step = alone[0]
             waiting.remove(step)
+            then = step.then or finished
             try:
                 with _pool(1) as pool:
                     result = pool.submit(step.call, *step.arguments).result()
             except BrokenProcessPool:
                 why = "the process that checked it died: a crash in LLVM or the emulator"
-                result = step.lost(why)
-            waiting.extend(finished(result))
+                result, then = step.lost(why), finished
+            add(then(result))
             continue
-        running: dict[Future[Any], _Step] = {}
+        running: dict[Future[Any], Step] = {}
         try:
             with _pool(jobs) as pool:
-                while waiting or running:
+                while waiting or running or asked:
                     # a few more than can run, so that no worker waits for us
                     while waiting and len(running) < jobs + 2:
                         step = waiting.pop()
                         running[pool.submit(step.call, *step.arguments)] = step
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    done, _ = wait([*running, *asked], return_when=FIRST_COMPLETED)
                     for future in done:
                         result = future.result()  # raises where the process died
-                        del running[future]
-                        waiting.extend(finished(result))
+                        step = asked.pop(future) if future in asked else running.pop(future)
+                        add((step.then or finished)(result))
         except BrokenProcessPool:
             for step in running.values():
                 step.alone = True
