@@ -25,10 +25,11 @@ uint64_t enum_wide(enum huge a, uint64_t b, enum huge c, uint64_t d, enum huge e
 	return ((uint64_t)a ^ b) + ((uint64_t)c ^ d) + (uint64_t)e - (uint64_t)f + (uint64_t)g;
 }
 
-bool enum_bools(bool a, bool b, bool c, bool d, bool e, bool f, bool g, bool h, bool i, bool j,
-		bool k, bool l)
+/* At -O0 every bool doubles the paths that Linux walks: eight are enough. */
+bool enum_bools(bool a, bool b, uint8_t c, bool d, uint64_t e, bool f, bool g, bool h, int8_t i,
+		bool j, uint32_t k, bool l)
 {
-	return (a ^ b) | (c & d) | (e ^ f ^ g) | (h & !i) | (j ^ k ^ l);
+	return (a ^ b) | ((c & 1) & d) | ((e & 1) ^ f ^ g) | (h & (i < 0)) | (j ^ (k >> 31) ^ l);
 }
 
 bool enum_compare(int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f, int64_t g)
