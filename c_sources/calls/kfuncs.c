@@ -89,7 +89,7 @@ long long out_loop(long long a, long long b, long long c, long long d, long long
 {
 	unsigned long long sum = 0;
 
-	for (int i = 0; i < 5; i++)
+	for (long long i = 0; i < 5; i++)
 		sum += crosscheck_kfunc_u64x10(sum, a, b, c, d, e, f, g, i, sum + i);
 	return sum;
 }
@@ -192,11 +192,9 @@ unsigned long long out_s32(int a, int b, int c, int d, int e, int f, int g, int 
 	       crosscheck_kfunc_s32x12(a, b, c, d, e, f, g, h, i, j, k, l);
 }
 
-unsigned long long out_bool(_Bool a, _Bool b, _Bool c, _Bool d, _Bool e, _Bool f, _Bool g,
-		_Bool h, _Bool i, _Bool j, _Bool k, _Bool l)
+unsigned long long out_bool(_Bool a, _Bool b, _Bool c, _Bool d, _Bool e, _Bool f)
 {
-	return crosscheck_kfunc_boolx12(l, k, j, i, h, g, f, e, d, c, b, a) +
-	       crosscheck_kfunc_boolx12(a, b, c, d, e, f, g, h, i, j, k, l);
+	return crosscheck_kfunc_boolx12(f, e, d, c, b, a, a, b, c, d, e, f);
 }
 
 /* Wide values narrowed on the way, narrow ones widened. */

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
-from harness.verifier import context
+from harness.verifier import context, kfuncs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
@@ -24,7 +24,7 @@ from harness.verifier.memory import (
     special_fields,
 )
 from harness.verifier.precision import mark_arg, mark_register, mark_slots
-from harness.verifier.prototypes import Unusable, prepare_args, returns_void
+from harness.verifier.prototypes import Unusable, kind_name, prepare_args, returns_void
 from harness.verifier.prune import find_prev_entry, widen_imprecise
 from harness.verifier.state import (
     ARENA,
@@ -103,7 +103,7 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
     if insn.kind == "subprog":
         return _call_subprog(env, frame, insn)
     if insn.kind == "kfunc":
-        raise NotModelled("a kfunc call (no kernel BTF)")
+        return _call_kfunc(env, frame, insn)
     return _call_helper(env, frame, insn.imm)
 
 
@@ -567,6 +567,87 @@ def _constant_key(env: Env, number: int, key_size: int) -> int | None:
     mark_slots(env, key.info, 1 << index)
     value = slot.reg.num.signed_value
     return value if value >= 0 else None
+
+
+# --- kernel functions ---------------------------------------------------------------------
+
+
+def _call_kfunc(env: Env, frame: Frame, insn: Call) -> int:
+    """``check_kfunc_call``."""
+    kfunc = kfuncs.prototype(env, insn)
+    count = len(kfunc.arguments)
+    _check_args_written(env, frame, count)
+    for index, argument in enumerate(kfunc.arguments):
+        if argument.kind != "ignored":
+            _check_kfunc_arg(env, kfunc, index, argument)
+    frame = env.frame()
+    frame.regs[0:6] = _CALLER_SAVED
+    forget_args(frame)
+    env.scratched |= 0x3F
+    if not kfunc.returns_void:
+        frame.regs[0] = UNKNOWN_REG
+    if count > REG_ARGS:
+        caller = env.subs[frame.subprog]
+        caller.stack_arg_cnt = max(caller.stack_arg_cnt, caller.incoming + count - REG_ARGS)
+    return env.insn + 1
+
+
+def _check_kfunc_arg(env: Env, kfunc: kfuncs.Kfunc, index: int, argument: kfuncs.Argument) -> None:
+    """One argument of ``check_kfunc_args``."""
+    reg, name = _arg_reg(env, index), arg_name(index)
+    scalar = argument.kind in ("scalar", "size")
+    if not scalar and not argument.nullable and (reg.is_null or reg.type & MAYBE_NULL):
+        env.refuse(f"Possibly NULL pointer passed to trusted {name}")
+    if reg.is_null and argument.nullable:
+        kfuncs.mark_precise(env, index)
+        return
+    _check_offset(env, reg, name, "")
+    if scalar:
+        if reg.type != SCALAR:
+            env.refuse(f"{name} is not a scalar")
+        if argument.kind == "size":
+            memory = _arg_reg(env, index - 1)
+            if not memory.is_null:
+                kfuncs.check_size(env, memory, reg, index, helper_memory)
+    elif argument.kind == "string":
+        _check_string(env, reg, name)
+    elif argument.kind in ("struct", "fixed"):
+        if reg.type & BASE in (BTF_ID, MAP_PTR):
+            raise NotModelled(f"passing {type_name(reg.type)} to kfunc {kfunc.name}")
+        if argument.size < 0:
+            assert argument.pointee is not None
+            env.refuse(
+                f"{name} is {type_name(reg.type)} expected "
+                f"{kind_name(argument.pointee)} {argument.pointee.name}"
+            )
+        for write in (False, True):
+            helper_memory(env, reg, name, argument.size, write, True, None)
+
+
+def _arg_reg(env: Env, index: int) -> Reg:
+    """``get_func_arg_reg``."""
+    frame = env.state.frames[-1]
+    return frame.regs[index + 1] if index < REG_ARGS else frame.args[index - REG_ARGS]
+
+
+def _check_string(env: Env, reg: Reg, name: str) -> None:
+    """``check_arg_const_str``."""
+    if reg.type != MAP_VALUE:
+        env.refuse(f"{name} doesn't point to a const string")
+    found = reg.info
+    if found.type == _PERCPU_ARRAY:
+        env.refuse(f"{name} points to percpu_array map which cannot be used as const string")
+    if not found.readonly:
+        env.refuse(f"{name} does not point to a readonly map'")
+    if not reg.num.is_const:
+        env.refuse(f"{name} is not a constant address'")
+    if found.type != _ARRAY:
+        env.refuse("no direct value access support for this map type")
+    at = reg.num.value
+    check_map_access(env, reg, name, 0, found.value_size - at, False)
+    value = (found.data or b"").ljust(found.value_size, b"\0")
+    if 0 not in value[at:]:
+        env.refuse("string is not zero-terminated")
 
 
 # --- callbacks ------------------------------------------------------------------------------

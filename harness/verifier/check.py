@@ -37,7 +37,7 @@ from harness.isa.insn import (
 from harness.isa.opcodes import EXIT, JMP, MAX_INSNS
 from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
-from harness.verifier import alu, call, cfg, context, form, jump, memory
+from harness.verifier import alu, call, cfg, context, form, jump, kfuncs, memory
 from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
 from harness.verifier.depth import check_call_args, check_stack_depth
@@ -131,8 +131,7 @@ def prepare(env: Env) -> None:
     for at, insn in enumerate(env.insns):
         if isinstance(insn, Raw) and insn.opcode == JMP | EXIT:
             env.insns[at] = Exit()  # the kernel does not look at its offset
-    if any(isinstance(insn, Call) and insn.kind == "kfunc" for insn in env.insns):
-        raise NotModelled("a kfunc call (no kernel BTF)")
+    kfuncs.add(env)
     cfg.check_cfg(env)
     cfg.compute_postorder(env)
     if env.program.type in _NO_ATTACH:

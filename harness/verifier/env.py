@@ -154,6 +154,7 @@ class Env:
         self.scratched = 0  # registers changed since the last state line
         self.scratched_slots = 0
         self.liveness: Any = None
+        self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py
 
     # --- places ---------------------------------------------------------------

@@ -33,7 +33,8 @@ from harness.isa.insn import (
 )
 from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, incoming_slot, outgoing_slot
 from harness.model import MapDef
-from harness.verifier.env import Env, NotModelled, Refused, Subprog
+from harness.verifier import kfuncs
+from harness.verifier.env import Env, Refused, Subprog
 from harness.verifier.helpers import PROTOTYPES, Prototype
 from harness.verifier.state import MAX_FRAMES, MAX_STACK, State
 
@@ -93,6 +94,8 @@ def _use_def(env: Env, insn: Insn) -> tuple[int, int]:
 
 
 def _call_use(env: Env, insn: Call) -> int:
+    if insn.kind == "kfunc":
+        return (1 << min(len(kfuncs.prototype(env, insn).arguments), REG_ARGS) + 1) - 2
     proto = summary(env, insn)
     if proto is None:
         return _CALLER_SAVED & ~1
@@ -673,7 +676,13 @@ class StackLiveness:
         if insn.kind == "subprog":
             return
         if insn.kind == "kfunc":
-            raise NotModelled("a kfunc call (no kernel BTF)")
+            kfunc = kfuncs.prototype(self.env, insn)
+            for arg in range(len(kfunc.arguments)):
+                track = regs[arg + 1] if arg < REG_ARGS else regs[_REGS + arg - REG_ARGS]
+                if track is not None:
+                    bytes_read = kfuncs.stack_bytes(self.env, kfunc, arg, at)
+                    self._record(instance, track, bytes_read, at)
+            return
         proto = PROTOTYPES.get(insn.imm)
         for arg in range(REG_ARGS if proto is None else len(proto.args)):
             track = regs[arg + 1]
