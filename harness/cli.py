@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_triage(commands)
     _add_verify(commands)
     _add_jit(commands)
     _add_exec(commands)
@@ -543,3 +544,88 @@ def _run(options: argparse.Namespace) -> int:
     if options.json != "-":
         terminal.show(report, settings)
     return AGREE if report.ok else DIVERGE
+
+
+# --- triage -----------------------------------------------------------------
+
+
+def _add_triage(commands: Any) -> None:
+    parser = commands.add_parser(
+        "triage",
+        help="from a divergence to a report: who is wrong, how small, since when, which step",
+        description="Classify, reduce and narrow down a finding (.json), a case (.toml) or a "
+        "function of a C file, and write a report.",
+    )
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="finding, case or C file")
+    add("--all", metavar="FOLDER", help="every finding in FOLDER")
+    add("--function", default="", metavar="NAME", help="of a C file (the first that diverges)")
+    add(
+        "--clang",
+        action="append",
+        default=[],
+        metavar="CMD",
+        help="compiler under test (repeatable: others are compared with the first)",
+    )
+    add("-O", dest="opt", choices=("0", "1", "2", "3", "s"), help="optimisation level")
+    add("--mcpu", choices=("v1", "v2", "v3", "v4"), help="BPF instruction set")
+    add("--linkage", choices=("hidden", "static"), help="linkage of the functions")
+    add("--vectors", type=_positive, default=64, metavar="N", help="inputs (64)")
+    add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
+    add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
+    add("--no-reduce", action="store_true", help="leave the C as it is")
+    add("--no-cvise", action="store_true", help="reduce with our own passes only")
+    add("--patience", type=_positive, default=75, metavar="S", help="seconds to reduce (75)")
+    add("--out", default=".", metavar="DIR", help="where reports go (.)")
+    add("--keep", action="store_true", help="write the case and its known.toml entry to corpus/")
+    _json_option(parser)
+    parser.set_defaults(command=_triage)
+
+
+def _triage(options: argparse.Namespace) -> int:
+    from harness import findings
+    from harness.toolchain import find_compilers
+    from harness.triage.session import describe, triage_file
+
+    if (options.file is None) == (options.all is None):
+        raise HarnessError("triage takes a file, or --all and a folder of findings")
+    files = [Path(options.file)] if options.file else list(findings.find(Path(options.all)))
+    if not files:
+        raise HarnessError(f"{options.all}: no finding (.json) there")
+    compilers = find_compilers(options.clang) if options.clang else []
+    native = find_compilers([options.native_clang])[0] if options.native_clang else None
+    build = None
+    if options.opt or options.mcpu or options.linkage:
+        build = (options.opt or "2", options.mcpu or "v3", options.linkage or "hidden")
+    rows: list[dict[str, Any]] = []
+    status = AGREE
+    for file in files:
+        try:
+            result, row = triage_file(
+                file,
+                out=Path(options.out),
+                function=options.function,
+                compilers=compilers,
+                native=native,
+                build=build,
+                seed=options.seed,
+                vectors=options.vectors,
+                shrink=not options.no_reduce,
+                cvise=not options.no_cvise,
+                patience=float(options.patience),
+                keep_in=Path("corpus") if options.keep else None,
+            )
+        except HarnessError as error:
+            if options.all is None:
+                raise
+            print(f"crosscheck: {error}", file=sys.stderr)
+            rows.append({"file": str(file), "error": str(error)})
+            continue
+        rows.append(row)
+        if row["diverges"]:
+            status = DIVERGE
+        if options.json != "-":
+            print(describe(result, row))
+    if options.json is not None:
+        _write_json({"triaged": rows}, options.json)
+    return status

@@ -1,0 +1,212 @@
+"""Since when, and which step: over the builds' axes, the compilers, and LLVM's passes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.model import Accepted, BuildConfig, Unknown
+from harness.pipeline import Plan
+from harness.toolchain import Compiler
+from harness.triage.classify import CRASH, REFUSED, Diagnosis, Facts, judge
+from harness.triage.experiments import Bench, Built, Subject
+
+# fmt: off
+AXES = (
+    # name       field      from the plainest to the boldest
+    ("-O",       "opt",     ("0", "1", "2", "3", "s")),
+    ("-mcpu",    "mcpu",    ("v1", "v2", "v3", "v4")),
+    ("linkage",  "linkage", ("hidden", "static")),
+)
+# fmt: on
+_RUN = re.compile(r"^BISECT: (?:NOT )?running pass \((\d+)\) (.*)$", re.MULTILINE)
+_BANNER = re.compile(r"^(?:# )?\*\*\* IR Dump After (.*?) \*\*\*:?.*$", re.MULTILINE)
+MAX_PASSES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The pass with which the trouble begins."""
+
+    number: int  # as -opt-bisect-limit counts
+    name: str
+    before: str  # assembly of the function without it
+    after: str  # and with it
+
+
+@dataclass(frozen=True, slots=True)
+class Bisection:
+    """What was found; a text for each axis."""
+
+    axes: Mapping[str, str]
+    compilers: str = ""
+    last_good: str = ""
+    first_bad: str = ""
+    step: Step | None = None
+    step_why: str = ""  # why there is none
+    machine: tuple[str, ...] = ()  # passes of code generation that changed the function
+    hand_over: str = ""  # whether the fault is in the object but not in the assembly
+
+
+Bad = Callable[[Plan, BuildConfig, Sequence[str], Compiler | None], bool]
+
+
+def bad_like(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> Bad:
+    """Return the question whether a build shows what *diagnosis* says."""
+    wanted = diagnosis.signature
+
+    def bad(
+        planned: Plan, config: BuildConfig, extra: Sequence[str], compiler: Compiler | None
+    ) -> bool:
+        built = bench.build(planned, config, extra, compiler=compiler)
+        return shows(facts, built, wanted)
+
+    return bad
+
+
+def shows(facts: Facts, built: Built, wanted: tuple[str, str]) -> bool:
+    """Return whether *built*, of the same source, is to be judged as *wanted*."""
+    if wanted[0] == CRASH:
+        return built.program is None and built.data is None
+    if wanted[0] == REFUSED and isinstance(built.verdict, Accepted):
+        return False
+    again = Facts(
+        facts.subject, facts.planned, built, facts.mask, facts.natives, facts.gccs, facts.vectors
+    )
+    again.bad = list(facts.bad)
+    again.undefined = facts.undefined
+    return judge(again).signature == wanted
+
+
+def bisect(
+    bench: Bench, subject: Subject, facts: Facts, diagnosis: Diagnosis, *, passes: bool = True
+) -> Bisection:
+    """Narrow *diagnosis* of *subject* down; *facts* are of the same subject."""
+    bad = bad_like(bench, facts, diagnosis)
+    axes = {n: _axis(bad, facts, subject.config, key, values) for n, key, values in AXES}
+    told, good, first = _compilers(bench, bad, facts, subject.config)
+    found = Bisection(axes, told, good, first)
+    if not passes:
+        return replace(found, step_why="not asked for")
+    text = bench.build(facts.planned, subject.config, through_text=True)
+    if text.program is None:
+        hand_over = f"the assembly does not assemble: {text.why}"
+    elif shows(facts, text, diagnosis.signature):
+        hand_over = "the assembly shows it too: it is there before the object is written"
+    else:
+        hand_over = "the assembly is right, the object is wrong: the step is writing the object"
+        why = "the passes are innocent: the assembly they end in is right"
+        return replace(found, hand_over=hand_over, step_why=why)
+    step = _passes(bench, bad, facts, subject.config)
+    found = replace(found, hand_over=hand_over)
+    if isinstance(step, Unknown):
+        machine = _machine(bench, facts.planned, subject)
+        return replace(found, step_why=step.why, machine=machine)
+    return replace(found, step=step)
+
+
+def _axis(bad: Bad, facts: Facts, config: BuildConfig, field: str, values: Sequence[str]) -> str:
+    rows = []
+    for value in values:
+        other = replace(config, **{field: value})
+        rows.append((value, other == config or bad(facts.planned, other, (), None)))
+    return ", ".join(f"{value} {'bad' if is_bad else 'good'}" for value, is_bad in rows)
+
+
+def _compilers(bench: Bench, bad: Bad, facts: Facts, config: BuildConfig) -> tuple[str, str, str]:
+    compilers = sorted(bench.settings.compilers, key=lambda c: _version(c.version))
+    if len(compilers) < 2:
+        return "one compiler only: name others with --clang to compare", "", ""
+    rows, good, first = [], "", ""
+    for compiler in compilers:
+        is_bad = bad(facts.planned, config, (), compiler)
+        rows.append(f"{compiler.name} ({compiler.version}) {'bad' if is_bad else 'good'}")
+        if is_bad:
+            first = first or f"{compiler.name} ({compiler.version})"
+        elif not first:
+            good = f"{compiler.name} ({compiler.version})"
+    return ", ".join(rows), good, first
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _passes(bench: Bench, bad: Bad, facts: Facts, config: BuildConfig) -> Step | Unknown:
+    """Return the first pass with which the build is bad (``-opt-bisect-limit``)."""
+    whole = bench.compile(facts.planned, config, _limit(-1), cache=False)
+    runs = _RUN.findall(whole.diagnostics)
+    if not runs:
+        return Unknown("the compiler does not count its passes (-opt-bisect-limit)")
+    last = int(runs[-1][0])
+    names = {int(number): name for number, name in runs}
+    if bad(facts.planned, config, _limit(0), None):
+        return Unknown(
+            "it shows with no optional pass at all (-opt-bisect-limit=0): the front end, "
+            "instruction selection or what follows it"
+        )
+    if not bad(facts.planned, config, _limit(last), None):
+        return Unknown("it does not show while the passes are counted")
+    low, high = 0, last  # good at low, bad at high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bad(facts.planned, config, _limit(middle), None):
+            high = middle
+        else:
+            low = middle
+    texts = []
+    for limit in (high - 1, high):
+        made = bench.compile(facts.planned, config, ["-S", "-g0", *_limit(limit)], cache=False)
+        texts.append((made.output or b"").decode(errors="replace"))
+    return Step(high, names.get(high, f"pass {high}"), *texts)
+
+
+def _limit(number: int) -> list[str]:
+    return ["-mllvm", f"-opt-bisect-limit={number}"]
+
+
+def _machine(bench: Bench, planned: Plan, subject: Subject) -> tuple[str, ...]:
+    """Return the passes from instruction selection on that changed the function, in order."""
+    made = bench.compile(
+        planned,
+        subject.config,
+        [
+            *("-S", "-g0", "-mllvm", "-print-after-all"),
+            *("-mllvm", f"-filter-print-funcs={subject.function}"),
+        ],
+        cache=False,
+    )
+    parts = _BANNER.split(made.diagnostics)
+    changed, before = [], ""
+    for name, text in zip(parts[1::2], parts[2::2], strict=False):
+        machine = "# Machine code for function" in text
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+        if machine and body != before:
+            changed.append(name)
+        if machine:
+            before = body
+    return tuple(changed)
+
+
+def difference(step: Step, most: int = 40) -> str:
+    """Return what a pass changed in the assembly, as a unified diff of at most *most* lines."""
+    lines = list(
+        difflib.unified_diff(
+            _plain(step.before),
+            _plain(step.after),
+            f"without pass {step.number}",
+            f"with pass {step.number}",
+            lineterm="",
+        )
+    )
+    if len(lines) > most:
+        lines = [*lines[:most], f"... {len(lines) - most} lines more"]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> list[str]:
+    """Return the lines of assembly that are instructions and labels."""
+    lines = (line.partition("#")[0].rstrip() for line in text.splitlines())
+    return [line for line in lines if line and not re.match(r"\s+\.|\.L\w+:$", line)]
