@@ -283,6 +283,7 @@ def leave(env: Env) -> int:
     if env.log.on:
         env.log.state(state, callee.number, text="returning from callee:\n")
         env.log.state(state, number, text=f"to caller at {to}:\n")
+    env.account(callee.number)
     state.frames.pop()
     if state.frames[number].args:
         forget_args(state.own(number))

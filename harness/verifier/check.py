@@ -71,7 +71,7 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     """Decide on *program* as Linux 7.3.4 does.
 
     The log is in the kernel's form: *log_level* 0 none, 1 the path to the refusal, 2 all
-    paths. Never raises for what *program* holds.
+    paths, and 4 more the statistics of each function. Never raises for what *program* holds.
     """
     started = time.perf_counter()
     log = Log(log_level, program.lines)
@@ -86,6 +86,8 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
         verdict = Unknown(str(reason))
     except Exception as fault:  # a fault of ours must not end a campaign; it is counted
         verdict = Unknown(f"internal: {type(fault).__name__}: {fault}")
+    if log.stats:
+        _say_statistics(env, time.perf_counter() - started)
     log.text(
         f"processed {env.processed} insns (limit {MAX_INSNS}) "
         f"max_states_per_insn {env.max_states} total_states {env.total_states} "
@@ -93,6 +95,18 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     )
     text = log.render(lambda slot: format_insn(env.insns[slot], form="kernel"))
     return Verification(verdict, text, env.processed, time.perf_counter() - started)
+
+
+def _say_statistics(env: Env, seconds: float) -> None:
+    env.log.text(f"verification time {int(seconds * 1e6)} usec\n")
+    env.log.text(f"stack depth max {env.max_stack_depth}\n")
+    for sub in env.subs:
+        kind = "global" if sub.is_global else "static"
+        env.log.text(
+            f"subprog {sub.index} ({sub.name if env.has_func_info else '<unknown>'}) "
+            f"{kind if sub.index else 'main'} insns_self {sub.insns_self} "
+            f"insns_total {sub.insns_total} stack {sub.stack_depth}\n"
+        )
 
 
 def _rejected(env: Env, refusal: Refused) -> Rejected:
@@ -208,7 +222,12 @@ def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
             _main_args(env, sub)
         frame.regs[1] = Reg(CTX, const(0))
     env.notes.clear()
-    _run(env)
+    total, processed = sub.insns_total, env.processed
+    try:
+        _run(env)
+    finally:
+        env.account_path()
+        sub.insns_total = total + env.processed - processed
     if log.level < 2:
         log.reset(0)
     env.explored = [[] for _ in range(env.count)]
@@ -256,6 +275,7 @@ def _run(env: Env) -> None:
     print_state = False
     previous = -1
     notes = env.notes
+    subtotals = env.subtotals if log.stats else None
     at = env.insn
     while True:
         state = env.state
@@ -267,6 +287,9 @@ def _run(env: Env) -> None:
         env.processed += 1
         if env.processed > MAX_INSNS:
             raise Refused(f"BPF program is too large. Processed {env.processed} insn", at)
+        if subtotals is not None:
+            subtotals[len(state.frames) - 1] += 1
+            env.subs[state.frames[-1].subprog].insns_self += 1
         state.last = previous
         state.insn = at
         if notes:
@@ -304,6 +327,8 @@ def _run(env: Env) -> None:
                 continue
         env.scratch_all()
         update_branch_counts(env, state)
+        if subtotals is not None:
+            env.account_path()
         if not env.stack:
             return
         env.state, at, previous, position = env.stack.pop()

@@ -16,7 +16,7 @@ from harness.isa.insn import Insn
 from harness.isa.stack_args import REG_ARGS
 from harness.model import MapDef, Program
 from harness.verifier.log import Log
-from harness.verifier.state import Frame, Reg, State
+from harness.verifier.state import MAX_FRAMES, Frame, Reg, State
 
 MAX_JUMP_SEQUENCE = 8192  # BPF_COMPLEXITY_LIMIT_JMP_SEQ
 
@@ -48,6 +48,7 @@ class Options:
     jit_stack_args: bool = True  # False: a JIT that does not know stack arguments
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads
+    test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +89,8 @@ class Subprog:
     called: list[bool] = field(default_factory=lambda: [False, False])  # [sleepable]
     verified: list[bool] = field(default_factory=lambda: [False, False])
     postorder: list[int] = field(default_factory=list)
+    insns_self: int = 0  # instructions looked at in it; kept for statistics only
+    insns_total: int = 0  # and in what it calls
     returns_pair: bool = False  # layout only: r2 holds the upper half of the result
 
     @property
@@ -155,6 +158,7 @@ class Env:
         self.scratched_slots = 0
         self.liveness: Any = None
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
+        self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py
 
     # --- places ---------------------------------------------------------------
@@ -190,6 +194,19 @@ class Env:
         if branch.parent is not None:
             branch.parent.branches += 1
         return branch
+
+    def account(self, number: int) -> None:
+        """Count what frame *number* did for its function (``account_processed_insns``)."""
+        insns = self.subtotals[number]
+        self.subs[self.state.frames[number].subprog].insns_total += insns
+        if number:
+            self.subtotals[number - 1] += insns
+        self.subtotals[number] = 0
+
+    def account_path(self) -> None:
+        """Count what is left of the current path (``account_current_path``)."""
+        for number in range(len(self.state.frames) - 1, -1, -1):
+            self.account(number)
 
     def scratch_all(self) -> None:
         """Let the next state line show everything (``mark_verifier_state_scratched``)."""

@@ -16,7 +16,7 @@ from harness.verifier.env import Env, NotModelled, Refused, Subprog
 
 MAX_SUBPROGS = 256
 TAIL_CALL = 12  # helper number
-MAP_ARRAY, MAP_PERCPU_ARRAY = 2, 6
+MAP_ARRAY, MAP_PERCPU_ARRAY, MAP_ARENA, MAP_INSN_ARRAY = 2, 6, 33, 34
 
 _CLASS, _OP = 0x07, 0xF0
 _DIV, _MOD = o.ALU_OPS["div"], o.ALU_OPS["mod"]
@@ -264,10 +264,10 @@ def _check_load_imm(env: Env, index: int) -> None:
     if kind == 5:
         return
     found = env.maps[imm]
-    if found.type not in (MAP_ARRAY, MAP_PERCPU_ARRAY):
+    if found.type in (MAP_PERCPU_ARRAY, MAP_ARENA, MAP_INSN_ARRAY):
+        raise NotModelled(f"the address of a value in a map of type {found.type}")
+    if found.type != MAP_ARRAY:
         raise Refused("no direct value access support for this map type", index)
-    if found.type == MAP_PERCPU_ARRAY:
-        raise NotModelled("the value of a per-CPU array")
     if found.max_entries != 1 or high >= found.value_size:
         raise Refused(
             f"invalid access to map value pointer, value_size={found.value_size} off={high}",

@@ -42,11 +42,13 @@ Event = tuple[object, ...]
 
 
 class Log:
-    """Events of one verification; ``level`` 0 keeps none, 2 keeps every path."""
+    """Events of one verification; ``level`` 0 keeps none, 2 every path; 4 adds statistics."""
 
     def __init__(self, level: int, lines: Sequence[LineInfo]) -> None:
-        self.level = level
-        self.on = level > 0
+        self.level = level & 3
+        self.on = self.level > 0
+        self.stats = bool(level & 4)
+        self._any = level > 0
         self.events: list[Event] = []
         self.lines = lines
         self._line_slots = [line.insn for line in lines]
@@ -66,7 +68,7 @@ class Log:
 
     def text(self, text: str) -> None:
         """Append *text* as it is."""
-        if self.on:
+        if self._any:
             self.events.append((TEXT, text))
 
     def forget_line(self) -> None:

@@ -571,7 +571,7 @@ def _bucket(env: Env, state: State, at: int) -> list[Checkpoint]:
 def is_state_visited(env: Env, at: int) -> bool:
     """Say whether the current state needs no more looking at (``bpf_is_state_visited``)."""
     cur = env.state
-    force = bool(env.force_checkpoint[at]) or len(cur.history) > 40
+    force = bool(env.force_checkpoint[at]) or len(cur.history) > 40 or env.options.test_state_freq
     add = force or (env.jumps - env.prev_jumps >= 2 and env.processed - env.prev_processed >= 8)
     _clean(env, cur)
     bucket = _bucket(env, cur, at)

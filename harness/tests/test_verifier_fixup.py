@@ -1,0 +1,178 @@
+"""What the kernel rewrites before the JIT: patterns, places and meaning."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.interp import Interpreter
+from harness.isa.asm import assemble
+from harness.isa.insn import AddrSpaceCast, Alu, Call, Exit, Goto, High, Insn, Jump, LoadImm
+from harness.model import HarnessError, LineInfo, Program, Returned, Subprogram
+from harness.tests.programs import program, verdict
+from harness.verifier import fixup
+from harness.verifier.fixup import AX
+
+
+def rewritten(source: str) -> tuple[Insn, ...]:
+    """Return what *source*, one instruction, becomes."""
+    insns = (*assemble(source).insns, Exit())
+    found = fixup(Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),)))
+    assert found.insns[-1] == Exit()
+    return found.insns[:-1]
+
+
+def listing(source: str) -> tuple[Insn, ...]:
+    """Return instructions; r12 is the kernel's hidden register."""
+    return assemble(source).insns
+
+
+@pytest.mark.parametrize(
+    ("source", "result"),
+    [
+        ("r1 /= r2", "if r2 != 0 goto +2\nw1 ^= w1\ngoto +1\nr1 /= r2"),
+        ("w1 /= w2", "if w2 != 0 goto +2\nw1 ^= w1\ngoto +1\nw1 /= w2"),
+        ("r1 %= r2", "if r2 == 0 goto +1\nr1 %= r2"),
+        ("w1 %= w2", "if w2 == 0 goto +2\nw1 %= w2\ngoto +1\nw1 = w1"),
+        ("r1 s/= -1", "r1 = -r1"),
+        ("w1 s/= -1", "w1 = -w1"),
+        ("r1 s%= -1", "w1 = 0"),
+        ("w1 s%= -1", "w1 = 0"),
+    ],
+)
+def test_patterns(source: str, result: str) -> None:
+    assert rewritten(source) == listing(result)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_signed_division(bits: int) -> None:
+    name = "r" if bits == 64 else "w"
+    divide, modulo = Alu("sdiv", bits, 1, 2), Alu("smod", bits, 1, 2)
+    start = (Alu("mov", 64, AX, 2), Alu("add", bits, AX, None, 1))
+    assert rewritten(f"{name}1 s/= {name}2") == (
+        *start,
+        Jump("gt", bits, AX, None, 1, 4),
+        Jump("eq", bits, AX, None, 0, 1),
+        Alu("mov", bits, 1, None, 0),
+        Alu("neg", bits, 1, None),
+        Goto(1),
+        divide,
+    )
+    end = (Goto(1), Alu("mov", 32, 1, 1)) if bits == 32 else ()
+    assert rewritten(f"{name}1 s%= {name}2") == (
+        *start,
+        Jump("gt", bits, AX, None, 1, 3),
+        Jump("eq", bits, AX, None, 1, 4 if bits == 32 else 3),
+        Alu("mov", 32, 1, None, 0),
+        Goto(1),
+        modulo,
+        *end,
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["r1 /= 7", "w1 %= 3", "r1 s/= 2", "w1 s%= -2", "r1 += r2", "r0 = *(u64 *)(r11 + 8)"],
+)
+def test_what_stays(source: str) -> None:
+    assert rewritten(source) == listing(source)
+
+
+def test_casts_between_address_spaces() -> None:
+    insns = (AddrSpaceCast(1, 2, 1), AddrSpaceCast(1, 2, 1 << 16), Exit())
+    found = fixup(Program("main", "", "syscall", insns, (Subprogram("main", 0, 3),)))
+    assert found.insns == (Alu("mov", 32, 1, 2), *insns[1:])
+
+
+def test_a_program_without_any_is_itself() -> None:
+    subject = program("r0 = 0\nexit")
+    assert fixup(subject) is subject
+
+
+PLACES = """
+    r0 = 6
+    r2 = subprog[+9]
+    if r0 == 6 goto out
+    r1 = 3
+    r0 /= r1
+    goto again
+again:
+    r0 %= r1
+    if r0 != 0 goto again
+    call f
+out:
+    exit
+f:
+    r1 = 2
+    r0 s%= r1
+    exit
+"""
+
+
+def test_places_move_along() -> None:
+    subject = program(
+        PLACES,
+        {"f": 0},
+        lines=[LineInfo(slot, "a.c", "x", slot + 1, 1) for slot in (0, 5, 7, 9, 11, 13)],
+    )
+    found = fixup(subject)
+    assert [(sub.start, sub.end) for sub in subject.subprograms] == [(0, 11), (11, 14)]
+    assert [(sub.start, sub.end) for sub in found.subprograms] == [(0, 15), (15, 24)]
+    assert [line.insn for line in found.lines] == [0, 5, 10, 13, 15, 23]
+    assert found.insns[1] == LoadImm(2, 4, 13)  # to slot 15
+    assert found.insns[2] == High()
+    assert found.insns[3] == Jump("eq", 64, 0, None, 6, 10)  # to slot 14
+    assert found.insns[12] == Jump("ne", 64, 0, None, 0, -3)  # to slot 10
+    assert found.insns[13] == Call("subprog", 1)
+
+
+def test_a_jump_that_no_longer_reaches() -> None:
+    divisions = 8200
+    body = (Alu("div", 64, 0, 1),) * divisions  # three more slots each
+    insns = (Jump("eq", 64, 1, None, 0, divisions), *body, Exit())
+    subject = Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),))
+    with pytest.raises(HarnessError, match="insn 0 cannot be patched due to 16-bit range"):
+        fixup(subject)
+    long = (Alu("mov", 64, 1, None, 1), Goto(divisions, long=True), *body, Exit())
+    assert fixup(Program("main", "", "syscall", long, (Subprogram("main", 0, len(long)),)))
+
+
+VALUES = (0, 1, 2, 7, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 32, 1 << 63, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("operator", ["/", "%", "s/", "s%"])
+@pytest.mark.parametrize("register", ["r", "w"])
+def test_the_meaning_stays(operator: str, register: str) -> None:
+    source = f"""
+        r2 = *(u64 *)(r1 + 8)
+        r0 = *(u64 *)(r1 + 0)
+        {register}0 {operator}= {register}2
+        exit
+    """
+    before = program(source)
+    assert verdict(before) == ""
+    after = fixup(before)
+    assert after != before
+    # r12 is the hidden register of the kernel; the reference knows only what programs may name
+    visible = {AX: 9}
+    after_insns = tuple(renamed(insn, visible) for insn in after.insns)
+    runs = (
+        Interpreter(before),
+        Interpreter(Program("main", "", "syscall", after_insns, after.subprograms)),
+    )
+    for a in VALUES:
+        for b in VALUES:
+            vector = a.to_bytes(8, "little") + b.to_bytes(8, "little")
+            first, second = (run.run(vector) for run in runs)
+            assert isinstance(first, Returned)
+            assert first == second, (a, b)
+
+
+def renamed(insn: Insn, registers: dict[int, int]) -> Insn:
+    """Return *insn* with other registers."""
+    match insn:
+        case Alu(op, bits, dst, src, imm, sx):
+            source = src if src is None else registers.get(src, src)
+            return Alu(op, bits, registers.get(dst, dst), source, imm, sx)
+        case Jump(op, bits, dst, src, imm, off):
+            return Jump(op, bits, registers.get(dst, dst), src, imm, off)
+    return insn
