@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from _pytest._code.code import TerminalRepr
 
 from harness import corpus, pipeline
 from harness.model import HarnessError
@@ -72,10 +74,12 @@ class CaseItem(pytest.Item):
         if failures:
             raise CaseFailureError("\n".join(failures))
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> str:
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
+    ) -> str | TerminalRepr:
         if isinstance(excinfo.value, CaseFailureError | HarnessError):
             return f"{self.path.name}:\n{excinfo.value}"
-        return str(super().repr_failure(excinfo))
+        return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, f"case {self.name}"

@@ -101,6 +101,15 @@ def test_every_case_is_named_by_its_theme() -> None:
         assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", case.name), case.path
 
 
+@pytest.mark.parametrize("number", range(0, 180, 20))
+def test_bless_of_a_case_that_passes_changes_nothing(number: int, tmp_path: Path) -> None:
+    case = [case for case in cases() if case.program][number]
+    copy = tmp_path / case.path.name
+    copy.write_bytes(case.path.read_bytes())
+    assert not pipeline.bless_case(corpus.read(copy), None)
+    assert copy.read_bytes() == case.path.read_bytes()
+
+
 # --- the first design -----------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness
 from harness import btf, corpus
 from harness.corpus import (
     Case,
@@ -399,6 +402,58 @@ def test_any_text_is_written_and_read(
 def test_folders_that_do_not_exist(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="cannot be written"):
         corpus.write(Case(tmp_path / "none" / "case.toml", program=ProgramText("exit")))
+
+
+WRONG_CASE = """\
+note = "four expectations, one of them right"  # kept
+
+[program]
+asm = "r0 = *(u64 *)(r1 + 0); r0 += 1; exit"
+
+[verify]
+verdict = "reject"
+
+[[run]]
+ctx = "01 00000000000000"
+r0 = "2"
+
+[[run]]  # wraps
+ctx = "ffffffffffffffff"
+r0 = "1"
+
+[jit.x86_64]
+plus_one = "90"
+"""
+
+
+def test_pytest_runs_cases_and_blesses_them(tmp_path: Path) -> None:
+    root = Path(harness.__file__).parent.parent
+    (tmp_path / "conftest.py").write_text((root / "conftest.py").read_text())
+    (tmp_path / "corpus").mkdir()
+    path = case_file(tmp_path / "corpus", WRONG_CASE, "plus_one")
+    case_file(tmp_path / "corpus", "", "known")
+
+    def pytest_says(*options: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "corpus"]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        return done.returncode, done.stdout
+
+    status, output = pytest_says()
+    assert status == 1, output
+    assert "verdict: expected 'reject', got 'accept'" in output
+    assert "x86_64 image of plus_one: expected 90, got f30f1efa" in output
+    assert "run 2 on interp: expected" in output
+    assert "run 1 on" not in output
+    assert path.read_text() == WRONG_CASE
+    for _ in range(2):
+        assert pytest_says("--bless")[0] == 0
+        blessed = path.read_text()
+        code = corpus.read(path).jit["x86_64"]["plus_one"]
+        expected = WRONG_CASE.replace("reject", "accept").replace('r0 = "1"', 'r0 = "0x0"')
+        assert blessed == expected.replace('"90"', f'"{code}"')
+    assert pytest_says()[0] == 0
 
 
 # --- the same program twice -------------------------------------------------------
