@@ -50,7 +50,11 @@ def test_each_group_of_legs_is_reported_once() -> None:
 
 
 def test_an_unknown_first_leg_is_no_reference() -> None:
-    legs: dict[str, Outcome] = {"interp": Unknown("x"), "jit": Returned(1, CTX), "native-O0": Returned(2, CTX)}
+    legs: dict[str, Outcome] = {
+        "interp": Unknown("x"),
+        "jit": Returned(1, CTX),
+        "native-O0": Returned(2, CTX),
+    }
     (divergence,) = compare(legs, b"")
     assert divergence.legs == ("jit", "native-O0")
 
