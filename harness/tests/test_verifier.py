@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -180,10 +181,8 @@ def check(subject: Program, level: int = 1) -> None:
     found = verify(subject, log_level=level)
     if isinstance(found.verdict, Unknown):
         assert not found.verdict.why.startswith("internal: ")
-    try:
+    with contextlib.suppress(HarnessError):  # a jump that no longer reaches
         fixup(subject)
-    except HarnessError:
-        pass
 
 
 @settings(deadline=None, max_examples=300)
@@ -257,7 +256,7 @@ STEPS = st.lists(
     min_size=1,
     max_size=24,
 )
-START = (
+START: tuple[Insn, ...] = (
     Alu("mov", 64, 9, 1),
     Load(8, 6, 1, 0),
     Load(8, 7, 1, 8),
@@ -271,11 +270,11 @@ WORDS = st.sampled_from([0, 1, 7, 8, 16, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 
 @given(STEPS, st.lists(WORDS, min_size=3, max_size=3))
 def test_what_is_accepted_does_not_trap(steps: list[Insn], words: list[int]) -> None:
     count = len(steps)
-    body = [
+    body: list[Insn] = [
         replace(step, off=min(step.off, count - 1 - at)) if isinstance(step, Jump) else step
         for at, step in enumerate(steps)
     ]
-    insns = (*START, *body, Alu("mov", 64, 0, None, 0), Exit())
+    insns: tuple[Insn, ...] = (*START, *body, Alu("mov", 64, 0, None, 0), Exit())
     subject = Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),))
     found = verify(subject, log_level=0).verdict
     assert not isinstance(found, Unknown)

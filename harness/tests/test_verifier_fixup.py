@@ -127,12 +127,12 @@ def test_places_move_along() -> None:
 
 def test_a_jump_that_no_longer_reaches() -> None:
     divisions = 8200
-    body = (Alu("div", 64, 0, 1),) * divisions  # three more slots each
-    insns = (Jump("eq", 64, 1, None, 0, divisions), *body, Exit())
+    body: tuple[Insn, ...] = (Alu("div", 64, 0, 1),) * divisions  # three more slots each
+    insns: tuple[Insn, ...] = (Jump("eq", 64, 1, None, 0, divisions), *body, Exit())
     subject = Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),))
     with pytest.raises(HarnessError, match="insn 0 cannot be patched due to 16-bit range"):
         fixup(subject)
-    long = (Alu("mov", 64, 1, None, 1), Goto(divisions, long=True), *body, Exit())
+    long: tuple[Insn, ...] = (Alu("mov", 64, 1, None, 1), Goto(divisions, long=True), *body, Exit())
     assert fixup(Program("main", "", "syscall", long, (Subprogram("main", 0, len(long)),)))
 
 
