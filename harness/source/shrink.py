@@ -1,0 +1,292 @@
+"""Smaller trees that still do what a larger one did.
+
+``variants`` cuts a tree in one place: functions, parameters with their arguments, runs of
+statements, bodies of branches, operands in place of operators, constants. Every cut leaves
+a tree that is defined, so that a reduction cannot slip into undefined behaviour; those that
+leave a name without its declaration are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from itertools import islice
+from typing import Any, cast
+
+from harness.source.tree import (
+    U32,
+    Assign,
+    AtomicOp,
+    Binary,
+    Call,
+    CallIf,
+    Cast,
+    Choice,
+    Const,
+    CopyObject,
+    Declare,
+    Deref,
+    Element,
+    Field,
+    Fill,
+    Function,
+    Global,
+    If,
+    Loop,
+    Name,
+    PointerType,
+    Return,
+    StructType,
+    Switch,
+    Tree,
+    Unary,
+    problems,
+    size,
+    walk,
+)
+
+_STATEMENTS = frozenset(
+    kind.__name__
+    for kind in (
+        Declare, Assign, CopyObject, Fill, Call, CallIf, If, Loop, Switch, AtomicOp, Return,
+    )
+)  # fmt: skip
+_PLACES = ("place", "result", "base", "other")  # fields that hold a place
+_EXPRESSIONS = (Const, Name, Field, Element, Deref, Cast, Binary, Unary, Choice)
+
+
+def shrink(
+    tree: Tree,
+    interesting: Callable[[Sequence[Tree]], Sequence[bool]],
+    *,
+    batch: int = 16,
+    rounds: int = 400,
+) -> Tree:
+    """Return a small tree that is still *interesting*.
+
+    *interesting* judges up to *batch* trees in one call, for a compiler costs more to start
+    than to run; *rounds* is the most calls of it. The same for the same input.
+    """
+    done = 0
+    position = 0
+    while True:
+        candidates = _skip(_valid(tree), position)
+        found = False
+        while done < rounds:
+            chunk = list(islice(candidates, batch))
+            if not chunk:
+                break
+            done += 1
+            verdicts = interesting([candidate for _, candidate in chunk])
+            hit = next((c for c, good in zip(chunk, verdicts, strict=True) if good), None)
+            if hit is not None:
+                position, tree = hit
+                found = True
+                break
+        if not found:
+            if position == 0 or done >= rounds:
+                return tree
+            position = 0  # once more from the start: later cuts make earlier ones possible
+
+
+def _skip(candidates: Iterator[tuple[int, Tree]], position: int) -> Iterator[tuple[int, Tree]]:
+    """Leave out the first cuts: they were tried on a tree that differs in little."""
+    return (pair for pair in candidates if pair[0] >= position)
+
+
+def _valid(tree: Tree) -> Iterator[tuple[int, Tree]]:
+    weight = _weight(tree)
+    for number, candidate in enumerate(variants(tree)):
+        trimmed = _trim(candidate)
+        if _weight(trimmed) < weight and not problems(trimmed):
+            yield number, trimmed
+
+
+def _weight(tree: Tree) -> tuple[int, int]:
+    """Return what reduction makes smaller: nodes, then constants that are neither 0 nor 1."""
+    odd = sum(
+        1 for n in walk(tree) if isinstance(n, Const) and (n.value not in (0, 1) or n.type != U32)
+    )
+    names = sum(1 for n in walk(tree) if isinstance(n, Name))
+    return size(tree) + names, odd
+
+
+def _trim(tree: Tree) -> Tree:
+    """Take out the types and globals that nothing names any more."""
+    names = {n.name for n in walk(tree.functions) if isinstance(n, Name)}
+    kinds = set(walk(tree.functions))
+    return replace(
+        tree,
+        types=tuple(t for t in tree.types if t in kinds),
+        globals=tuple(g for g in tree.globals if g.name in names),
+    )
+
+
+def variants(tree: Tree) -> Iterator[Tree]:
+    """Yield *tree* with one thing less, the largest first."""
+    for index in range(len(tree.functions) - 1):
+        gone = tree.functions[index].name
+        rest = tree.functions[:index] + tree.functions[index + 1 :]
+        yield replace(tree, functions=tuple(_without_calls(f, gone) for f in rest))
+    for index in range(len(tree.functions) - 1, 0, -1):
+        # what is under test may sit deeper
+        yield replace(tree, functions=tree.functions[:index])
+    for index, function in enumerate(tree.functions):
+        for body in _rewrites(function.body):
+            yield _put(tree, index, replace(function, body=body))
+    for index, function in enumerate(tree.functions):
+        for at in range(len(function.parameters)):
+            yield _without_parameter(tree, index, at)
+        if function.result is not None:
+            yield _without_result(tree, index)
+    for index, variable in enumerate(tree.globals):
+        for smaller in _simpler_global(variable):
+            variables = (*tree.globals[:index], smaller, *tree.globals[index + 1 :])
+            yield replace(tree, globals=variables)
+
+
+def _put(tree: Tree, index: int, function: Function) -> Tree:
+    functions = (*tree.functions[:index], function, *tree.functions[index + 1 :])
+    return replace(tree, functions=functions)
+
+
+def _without_calls(function: Function, gone: str) -> Function:
+    body = _map_blocks(function.body, lambda s: _uncalled(s, gone))
+    return replace(function, body=body)
+
+
+def _uncalled(statement: Any, gone: str) -> tuple[Any, ...]:
+    match statement:
+        case Call(function=name) if name == gone:
+            return ()
+        case CallIf(call=Call(function=name), then=then) if name == gone:
+            return then
+    return (statement,)
+
+
+def _map_blocks(node: Any, change: Callable[[Any], tuple[Any, ...]]) -> Any:
+    """Return *node* with every statement in every block replaced by what *change* says."""
+    if isinstance(node, tuple):
+        if node and type(node[0]).__name__ in _STATEMENTS:
+            return tuple(new for s in node for new in change(_map_blocks(s, change)))
+        return tuple(_map_blocks(n, change) for n in node)
+    if not is_dataclass(node) or type(node).__name__ not in _STATEMENTS:
+        return node
+    changes = {
+        f.name: _map_blocks(value, change)
+        for f in fields(node)
+        if isinstance(value := getattr(node, f.name), tuple)
+    }
+    return replace(cast(Any, node), **changes) if changes else node
+
+
+def _without_parameter(tree: Tree, index: int, at: int) -> Tree:
+    function = tree.functions[index]
+    parameters = function.parameters[:at] + function.parameters[at + 1 :]
+    functions = [*tree.functions[:index], replace(function, parameters=parameters)]
+    for caller in tree.functions[index + 1 :]:
+        functions.append(_map_calls(caller, function.name, lambda c: _drop(c, at)))
+    return replace(tree, functions=tuple(functions))
+
+
+def _without_result(tree: Tree, index: int) -> Tree:
+    function = tree.functions[index]
+    body = _map_blocks(function.body, lambda s: (Return(None),) if isinstance(s, Return) else (s,))
+    functions = [*tree.functions[:index], replace(function, result=None, body=body)]
+    for caller in tree.functions[index + 1 :]:
+        functions.append(_map_calls(caller, function.name, lambda c: replace(c, result=None)))
+    return replace(tree, functions=tuple(functions))
+
+
+def _drop(call: Call, at: int) -> Call:
+    return replace(call, arguments=call.arguments[:at] + call.arguments[at + 1 :])
+
+
+def _map_calls(function: Function, name: str, change: Callable[[Call], Call]) -> Function:
+    def one(statement: Any) -> tuple[Any, ...]:
+        match statement:
+            case Call(function=called) if called == name:
+                return (change(statement),)
+            case CallIf(call=call) if call.function == name:
+                return (replace(statement, call=change(call)),)
+        return (statement,)
+
+    return replace(function, body=_map_blocks(function.body, one))
+
+
+def _simpler_global(variable: Global) -> Iterator[Global]:
+    for index, value in enumerate(variable.values):
+        if value not in (0, 1):
+            values = (*variable.values[:index], 1, *variable.values[index + 1 :])
+            yield replace(variable, values=values)
+
+
+def _rewrites(node: Any, *, place: bool = False) -> Iterator[Any]:
+    """Yield *node*, a block, a statement or an expression, with one thing less in it.
+
+    What must stay a *place* only loses something in its index.
+    """
+    if isinstance(node, tuple):
+        yield from _rewrites_of_tuple(node)
+        return
+    if not is_dataclass(node) or isinstance(node, type):
+        return
+    if isinstance(node, _EXPRESSIONS) and not place:
+        yield from _simpler(node)
+    for field in fields(node):
+        value = getattr(node, field.name)
+        for new in _rewrites(value, place=field.name in _PLACES):
+            yield replace(node, **{field.name: new})
+
+
+def _rewrites_of_tuple(nodes: tuple[Any, ...]) -> Iterator[Any]:
+    if nodes and type(nodes[0]).__name__ in _STATEMENTS:
+        length = len(nodes)
+        while length:
+            for start in range(0, len(nodes), length):
+                yield nodes[:start] + nodes[start + length :]
+            length //= 2
+        for index, node in enumerate(nodes):
+            for unwrapped in _unwrapped(node):
+                yield nodes[:index] + unwrapped + nodes[index + 1 :]
+    for index, node in enumerate(nodes):
+        for new in _rewrites(node):
+            yield (*nodes[:index], new, *nodes[index + 1 :])
+
+
+def _unwrapped(statement: Any) -> Iterator[tuple[Any, ...]]:
+    match statement:
+        case If(then=then, other=other):
+            yield then
+            if other:
+                yield other
+        case CallIf(call=call, then=then, other=other):
+            yield (call, *then)
+            yield (call, *other)
+        case Loop(body=body):
+            yield body
+        case Switch(cases=cases, default=default):
+            yield default
+            yield from cases
+        case Declare(type=StructType() | PointerType()):
+            return
+
+
+def _simpler(node: Any) -> Iterator[Any]:
+    match node:
+        case Const(type=kind, value=value):
+            for small in (0, 1):
+                if value != small or kind != U32:
+                    yield Const(U32, small)
+            return
+        case Cast(operand=operand) | Unary(operand=operand):
+            yield operand
+        case Binary(left=left, right=right):
+            yield left
+            yield right
+        case Choice(condition=condition, yes=yes, no=no):
+            yield from (yes, no, condition)
+        case Element(base=Deref() as base):
+            yield base
+    yield Const(U32, 0)
+    yield Const(U32, 1)

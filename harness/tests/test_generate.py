@@ -1,0 +1,146 @@
+"""The C generator: defined by construction, the driver's own view of it, cuts that stay valid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from harness import pipeline
+from harness.load import load_object
+from harness.model import BuildConfig
+from harness.source import driver, tree
+from harness.source.generate import generate, signature
+from harness.source.layout import Layout, layout
+from harness.source.printing import print_file
+from harness.source.shrink import shrink, variants
+from harness.source.signature import functions_under_test
+from harness.source.tree import Binary, Const, Name, Tree, problems, size, walk
+from harness.toolchain import Compiler, run_compiler
+
+COUNT = 24
+
+
+def batch(count: int = COUNT, seed: int = 11) -> list[tuple[str, Tree]]:
+    return [(f"p{n}_", generate(seed, n)) for n in range(count)]
+
+
+def plan(
+    path: Path, trees: Sequence[tuple[str, Tree]], settings: pipeline.Settings
+) -> pipeline.Plan:
+    path.write_text(print_file(trees))
+    places = []
+    for prefix, one in trees:
+        place = layout(signature(one, prefix))
+        assert isinstance(place, Layout)
+        places.append(place)
+    vectors = {p.signature.name: pipeline.vectors_of(p, settings) for p in places}
+    return pipeline.Plan(path.name, path, layouts=tuple(places), vectors=vectors)
+
+
+def settings(compiler: Compiler) -> pipeline.Settings:
+    return pipeline.Settings((), (compiler,), vectors=64, seed=3)
+
+
+def test_every_name_is_in_scope_and_every_pointer_fits():
+    for number in range(300):
+        assert problems(generate(5, number)) == []
+
+
+def test_the_same_seed_makes_the_same_program():
+    assert generate(1, 2) == generate(1, 2)
+    assert generate(1, 2) != generate(2, 2)
+
+
+def test_programs_have_many_arguments_and_deep_calls():
+    trees = [generate(5, number) for number in range(200)]
+    slots = {f.slots for one in trees for f in one.functions}
+    assert {6, 7, 8, 9, 10, 11, 12} <= slots
+    assert max(slots) <= 12
+    assert {1, 2, 3, 4, 6, 7} <= {len(one.functions) for one in trees}
+    kinds = {type(node).__name__ for one in trees for node in walk(one)}
+    assert {"Call", "CallIf", "Loop", "Switch", "AtomicOp", "CopyObject", "Fill"} <= kinds
+
+
+def test_a_tree_survives_json():
+    one = generate(5, 3)
+    assert tree.from_json(tree.to_json(one)) == one
+    with pytest.raises(ValueError, match="no node"):
+        tree.from_json(["Nothing", 1])
+
+
+def test_what_is_out_of_scope_is_a_problem():
+    one = generate(5, 0)
+    body = (tree.Assign(Name("nobody"), Const(tree.U32, 0)), *one.root.body)
+    broken = replace(one, functions=(*one.functions[:-1], replace(one.root, body=body)))
+    assert any("nobody" in text for text in problems(broken))
+
+
+def test_no_vector_meets_undefined_behaviour(tmp_path: Path, compiler: Compiler):
+    chosen = settings(compiler)
+    trees = [(p, t) for p, t in batch() if t.mcpu < "v4"]
+    undefined = pipeline.undefined_in(plan(tmp_path / "a.c", trees, chosen), chosen)
+    assert undefined == {}
+
+
+def test_native_builds_agree(tmp_path: Path, compiler: Compiler):
+    chosen = settings(compiler)
+    planned = plan(tmp_path / "a.c", batch(), chosen)
+    natives, why = pipeline.native_outcomes(planned, chosen)
+    assert not why
+    for place in planned.layouts:
+        seen = natives[place.signature.name]
+        assert not pipeline.compare_all(seen, planned.vectors[place.signature.name], place.mask)
+
+
+def test_discovery_finds_the_signature_that_the_tree_says(tmp_path: Path, compiler: Compiler):
+    trees = batch()
+    path = tmp_path / "a.c"
+    path.write_text(print_file(trees))
+    built = run_compiler(compiler, driver.discovery_args(), source=path)
+    assert built.output, built.diagnostics
+    info = load_object(built.output).btf
+    assert info is not None
+    found = {s.name: s for s in functions_under_test(info).signatures}
+    for prefix, one in trees:
+        ours = signature(one, prefix)
+        if ours.slots <= 5:
+            continue
+        theirs = found[ours.name]
+        assert [p.type for p in ours.parameters] == [p.type for p in theirs.parameters]
+        assert ours.result == theirs.result
+
+
+def test_most_builds_are_accepted(tmp_path: Path, compiler: Compiler):
+    chosen = replace(settings(compiler), legs=("interp",), vectors=1)
+    trees = [(p, replace(t, mcpu="v1")) for p, t in batch(40) if t.mcpu == "v1"]
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    checks = pipeline.check_build(plan(tmp_path / "a.c", trees, chosen), config, chosen)
+    assert len(checks) == len(trees)
+    refused = [c.detail for c in checks if c.verdict != "accept"]
+    assert len(refused) <= len(checks) / 10, refused
+
+
+def test_cuts_are_smaller_and_valid_and_compile(tmp_path: Path, compiler: Compiler):
+    one = generate(5, 8)
+    cuts = [cut for cut in variants(one) if not problems(cut) and size(cut) < size(one)]
+    assert len(cuts) > 50
+    path = tmp_path / "a.c"
+    path.write_text(print_file([(f"c{i}_", cut) for i, cut in enumerate(islice(cuts, 0, None, 9))]))
+    built = run_compiler(compiler, ["--target=bpf", "-O0", "-c", "-mcpu=v4"], source=path)
+    assert built.ok, built.diagnostics[:2000]
+
+
+def test_shrinking_keeps_what_is_interesting_and_little_else():
+    def divides(trees: Sequence[Tree]) -> list[bool]:
+        return [any(isinstance(n, Binary) and n.op == "div" for n in walk(t)) for t in trees]
+
+    start = next(t for t in (generate(5, n) for n in range(100)) if divides([t])[0])
+    small = shrink(start, divides)
+    assert divides([small]) == [True]
+    assert problems(small) == []
+    assert len(small.functions) == 1
+    assert size(small) < 16
