@@ -2,8 +2,9 @@
 
 Written beside the C of ``source/include/crosscheck/kfuncs.c``, not from it: that both say
 the same is a test. An argument is what the register or slot holds, of which the function
-looks at as many bits as its type has; so a caller need not extend it beyond that. A result
-below 64 bits is extended to 32 by its sign and to 64 by zeros, as x86-64 does.
+looks at as many bits as its type has. Here a result below 64 bits is extended to 32 by its
+sign and to 64 by zeros. Native code need not do so, and expects its caller to extend what
+is narrower than 32 bits: those bits are nobody's, and a program must not look at them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from harness.interp import M32, M64, Host, Kfunc, signed
 WEIGHTS = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)  # of the arguments, by position
 PREFIX = "crosscheck_kfunc_"
 
-_BITS = {"u8": 8, "s8": 8, "u16": 16, "s16": 16, "u32": 32, "s32": 32, "u64": 64, "s64": 64}
+BITS = {"u8": 8, "s8": 8, "u16": 16, "s16": 16, "u32": 32, "s32": 32, "u64": 64, "s64": 64}
 
 
 def typed(value: int, kind: str) -> int:
     """Return the number of C type *kind* in the register *value*."""
     if kind == "bool":
         return value & 1
-    bits = _BITS[kind]
+    bits = BITS[kind]
     return signed(value, bits) if kind[0] == "s" else value & ((1 << bits) - 1)
 
 
@@ -31,7 +32,7 @@ def result(value: int, kind: str) -> int:
     if kind == "bool":
         return int(value != 0)
     number = typed(value, kind)
-    return number & (M64 if _BITS[kind] == 64 else M32)
+    return number & (M64 if BITS[kind] == 64 else M32)
 
 
 def _weighted(returns: str, kinds: Sequence[str]) -> Kfunc:
@@ -51,7 +52,7 @@ def _sum(arguments: Sequence[int], at: Sequence[int]) -> int:
 
 
 def _number(host: Host, address: int, kind: str) -> int:
-    size = _BITS[kind] // 8
+    size = BITS[kind] // 8
     return typed(int.from_bytes(host.read(address, size), "little"), kind)
 
 
@@ -127,8 +128,8 @@ def _nullable7(host: Host, arguments: Sequence[int]) -> int:
     return total + 1
 
 
-_MIXED = ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64", "bool", "s8", "u16", "s32")
-_MIXED_9 = ("s64", "bool", "s32", "u8", "u16", "s8", "u32", "s16", "u64")
+MIXED_12 = ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64", "bool", "s8", "u16", "s32")
+MIXED_9 = ("s64", "bool", "s32", "u8", "u16", "s8", "u32", "s16", "u64")
 _OTHERS: Mapping[str, tuple[int, Callable[[Host, Sequence[int]], int | None]]] = {
     "pointers9": (9, _pointers9),
     "swap8": (8, _swap8),
@@ -147,8 +148,8 @@ KFUNCS: Mapping[str, Kfunc] = {
             f"{kind}x12": _weighted("u64", [kind] * 12)
             for kind in ("u8", "s8", "u16", "s16", "u32", "s32", "bool")
         },
-        "mixed12": _weighted("u64", _MIXED),
-        "mixed9": _weighted("u64", _MIXED_9),
+        "mixed12": _weighted("u64", MIXED_12),
+        "mixed9": _weighted("u64", MIXED_9),
         **{
             f"{kind}_of_6": _weighted(kind, ["u64"] * 6)
             for kind in ("bool", "u8", "s8", "u16", "s16", "u32", "s32", "s64")
