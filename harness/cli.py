@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_parity(commands)
     _add_triage(commands)
     _add_verify(commands)
     _add_jit(commands)
@@ -629,3 +630,60 @@ def _triage(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write_json({"triaged": rows}, options.json)
     return status
+
+
+# --- parity -----------------------------------------------------------------
+
+
+def _add_parity(commands: Any) -> None:
+    parser = commands.add_parser(
+        "parity",
+        help="ours beside a real Linux: verdicts, logs, translated instructions, images, results",
+        description="Verify, fix up, compile and run every program here and in a Linux of its "
+        "own, and show what differs. Without paths: c_sources/ and corpus/ on the default builds.",
+    )
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="BPF objects, C files, folders and cases")
+    add("--log", action="store_true", help="compare every log state by state (slow)")
+    add("--clang", action="append", default=[], metavar="CMD", help="compiler (repeatable)")
+    add("--kernel", choices=("guest", "host"), default="guest", help="as of run (guest)")
+    add("--vectors", type=_positive, default=8, metavar="N", help="inputs a function (8)")
+    add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
+    add("--known", metavar="FILE", help="known differences (corpus/known.toml)")
+    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
+    _json_option(parser)
+    parser.set_defaults(command=_parity)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from harness import corpus, parity, run, terminal
+    from harness.pipeline import Settings
+    from harness.toolchain import find_compilers
+
+    others, objects = parity.split_paths(options.paths)
+    sources, cases = run.expand(others) if others or not objects else ([], [])
+    known = corpus.read_known(Path(options.known or "corpus/known.toml"))
+    compilers = find_compilers(options.clang)
+    settings = Settings(
+        configs=run.configurations([c.name for c in compilers]),
+        compilers=tuple(compilers),
+        vectors=options.vectors,
+        seed=options.seed,
+        host=options.kernel == "host",
+    )
+    with terminal.progress() as advance:
+        report = parity.parity(
+            sources,
+            cases,
+            objects,
+            settings,
+            known=known,
+            log=options.log,
+            jobs=options.jobs,
+            progress=advance,
+        )
+    if options.json is not None:
+        _write_json(parity.parity_json(report), options.json)
+    if options.json != "-":
+        print(parity.parity_text(report), end="")
+    return AGREE if report.ok else DIVERGE

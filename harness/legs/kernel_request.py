@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from harness.btf import Btf, encode_with_strings
 from harness.isa.codec import encode
-from harness.isa.insn import Call
+from harness.isa.insn import Call, LoadImm
 from harness.legs.agent import (
     ALWAYS,
     BPF,
@@ -32,6 +32,7 @@ from harness.legs.agent import (
     Script,
     Step,
 )
+from harness.load.maps import RDONLY_PROG
 from harness.load.sections import classify
 from harness.model import MapDef, Outcome, Program, Returned, Unknown, Vector
 
@@ -97,6 +98,7 @@ MAX_TRANSLATED, MAX_IMAGE, MAX_FUNCTIONS = 16 << 20, 32 << 20, 4096
 MAX_RESET = 1 << 16  # bytes of a map's values that are set again before each vector
 PACKET_ROOM = 4096  # bytes
 _INFO = 232  # bytes of struct bpf_prog_info
+MAP_BY_INDEX = {5: 1, 6: 2}  # BPF_PSEUDO_MAP_IDX and _IDX_VALUE, to BPF_PSEUDO_MAP_FD and _VALUE
 _VECTOR = struct.Struct("<IIIIiI")
 _RUN = struct.Struct("<8I")
 
@@ -248,8 +250,9 @@ class Maps:
         btf: list[Field] = [0, 0, 0]
         if typed and self._btf is not None:
             btf = [Fd(self._btf.step.slot), each.key_type, each.value_type]
+        flags = each.flags | (RDONLY_PROG if each.readonly else 0)
         fields: list[Field] = [
-            *(each.type, each.key_size, each.value_size, each.max_entries, each.flags),
+            *(each.type, each.key_size, each.value_size, each.max_entries, flags),
             Fd(inner) if inner is not None else 0,
             *(0, object_name(each.name), 0, *btf, 0),
             *(Quad(each.extra), 0, 0),
@@ -437,7 +440,8 @@ class Load:
         for module in self._goal.modules:
             fds.append(Fd(script.bpf(BTF_GET_FD_BY_ID, [module.btf_id, 0, 0, 0]).slot))
         self._fds, _, self._patches = script.attribute(fds)
-        self._insns = script.place(self._goal.insns)
+        self._insns, more = self._instructions()
+        self._patches += more
         self._license = script.text(LICENSE)
         functions = lines = b""
         if self.btf is not None:
@@ -452,6 +456,26 @@ class Load:
             )
         self._functions, self._function_count = script.place(functions), len(functions) // 8
         self._lines, self._line_count = script.place(lines), len(lines) // 16
+
+    def _instructions(self) -> tuple[int, list[bytes]]:
+        """Place the instructions, which name maps by descriptor, as libbpf's do.
+
+        An index in the descriptors would do, but for the JIT, which takes the source
+        register of that form, 6, for a use of r6.
+        """
+        code, at = self._goal.insns, 0
+        fields: list[Field] = []
+        for slot, insn in enumerate(self.program.insns):
+            index = insn.imm & 0xFFFFFFFF if isinstance(insn, LoadImm) else 0
+            if not isinstance(insn, LoadImm) or insn.src not in MAP_BY_INDEX:
+                continue
+            if index < len(self.maps.slots):
+                registers = insn.dst | MAP_BY_INDEX[insn.src] << 4
+                begin = code[at : 8 * slot + 1] + bytes([registers]) + bytes(2)
+                fields += [begin, Fd(self.maps.slots[index])]
+                at = 8 * slot + 8
+        offset, _, patches = self._script.attribute([*fields, code[at:]])
+        return offset, patches
 
     def _attempt(
         self,
