@@ -640,6 +640,27 @@ def _beside_broken_gaps(
     return beside
 
 
+def call(image: Image, symbol: str, arguments: Sequence[int], *, kernel: bytes = b"") -> Outcome:
+    """Call the function *symbol* of *image* with up to twelve values, as native code would.
+
+    *kernel* is an object that defines the kernel functions it calls. Returns what it did;
+    r0 is the whole register, of which a narrow result has the lower bits only. Raises
+    HarnessError for an unknown *symbol* or too many values. Many calls of one image are
+    quicker by ``JitLeg.prepare_image`` and ``JitRunner.call``.
+    """
+    names = [sub.name for sub in image.subprograms]
+    if symbol not in names:
+        raise HarnessError(f"the image has no function {symbol}, but {', '.join(names)}")
+    if len(arguments) > MAX_NATIVE_ARGS:
+        raise HarnessError(
+            f"{symbol}: {len(arguments)} arguments, functions take up to {MAX_NATIVE_ARGS}"
+        )
+    runner = JitLeg().prepare_image(image, kernel=kernel)
+    if isinstance(runner, Unknown):
+        return runner
+    return runner.call(symbol, [arguments])[0]
+
+
 class JitLeg:
     """Our x86-64 JIT under unicorn; takes programs after the verifier's fix-ups."""
 

@@ -10,9 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from harness.jit.linker import link
 from harness.legs.native_cage import FUEL, SLOW, TICK, Job, run_many
-from harness.legs.native_code import LEVELS, NativeModule, build, unsuited
-from harness.model import Mask, Outcome, Returned, Trapped, Unknown, Vector
+from harness.legs.native_code import LEVELS, NativeModule, build, place_image, unsuited
+from harness.model import (
+    HarnessError,
+    Image,
+    Mask,
+    Outcome,
+    Relocation,
+    Returned,
+    Trapped,
+    Unknown,
+    Vector,
+)
 
 __all__ = [
     "FUEL",
@@ -24,6 +35,7 @@ __all__ = [
     "NativeRunner",
     "available",
     "build",
+    "build_caller",
     "run_many",
     "undefined_behaviour",
 ]
@@ -64,6 +76,30 @@ class NativeRunner:
     def run(self, vectors: Sequence[Vector]) -> Sequence[Outcome]:
         """Return one outcome for each of *vectors*, in order."""
         return run_many([(self.module, self.entry, vectors)])[0]
+
+
+def build_caller(
+    ir: str, image: Image, levels: Sequence[int] = (0, 2)
+) -> dict[int, NativeModule | Unknown]:
+    """Compile *ir*, whose calls of what it only declares go to the functions of *image*.
+
+    So native code calls what a JIT made directly, by the System V convention alone. The
+    image may refer to nothing but itself; this processor must know its instructions.
+    """
+
+    def code(base: int) -> tuple[bytes, Mapping[str, int]]:
+        linked = link(image, base, _nothing)
+        return linked.code, linked.symbols
+
+    size = sum(len(sub.code) + 16 for sub in image.subprograms)
+    return build(ir, levels, place_image(size, code))
+
+
+def _nothing(relocation: Relocation) -> int:
+    raise HarnessError(
+        f"native code cannot call an image that refers to {relocation.kind} "
+        f"{relocation.target}: choose functions that call no helper and use no data"
+    )
 
 
 _FAULTS = {

@@ -21,7 +21,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -42,8 +42,13 @@ def unsuited() -> str | None:
     return f"the native leg needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
 
 
-def build(ir: str, levels: Sequence[int] = (0, 2)) -> dict[int, NativeModule | Unknown]:
-    """Compile *ir* at each of *levels*; IR that LLVM cannot take is unknown, with the reason."""
+def build(
+    ir: str, levels: Sequence[int] = (0, 2), image: PlacedImage | None = None
+) -> dict[int, NativeModule | Unknown]:
+    """Compile *ir* at each of *levels*; IR that LLVM cannot take is unknown, with the reason.
+
+    What *ir* declares and *image* defines is the image's.
+    """
     why = unsuited() or _refusal(ir)
     if why:
         return dict.fromkeys(levels, Unknown(why))
@@ -54,7 +59,7 @@ def build(ir: str, levels: Sequence[int] = (0, 2)) -> dict[int, NativeModule | U
     modules: dict[int, NativeModule | Unknown] = {}
     for level, data in zip(levels, objects, strict=True):
         try:
-            modules[level] = load(data, narrow)
+            modules[level] = load(data, narrow, image)
         except UnlinkableError as error:
             modules[level] = Unknown(f"native: {error}")
     return modules
@@ -230,6 +235,7 @@ class NativeModule:
     code: tuple[int, int]  # address and size
     data: tuple[int, int, int]  # address of the writable data, of its pristine copy, and size
     memory: mmap.mmap = field(repr=False)
+    image: PlacedImage | None = None  # what it calls besides
 
     def bytes_at(self, address: int, size: int) -> bytes:
         """Return up to *size* bytes of code from *address*, empty if it is none of ours."""
@@ -252,7 +258,25 @@ def _sections(data: bytes) -> list[_Section]:
     return found
 
 
-def load(data: bytes, narrow: frozenset[str]) -> NativeModule:
+@dataclass(frozen=True)
+class PlacedImage:
+    """A JIT's image in executable memory of this process."""
+
+    symbols: Mapping[str, int]  # functions and their addresses
+    memory: mmap.mmap = field(repr=False)
+
+
+def place_image(size: int, code: Callable[[int], tuple[bytes, Mapping[str, int]]]) -> PlacedImage:
+    """Make up to *size* bytes executable; *code* gives them for the address they will have."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    base = address_of(memory)
+    content, symbols = code(base)
+    memory[: len(content)] = content
+    protect(base, (0, size), mmap.PROT_READ | mmap.PROT_EXEC)
+    return PlacedImage(symbols, memory)
+
+
+def load(data: bytes, narrow: frozenset[str], image: PlacedImage | None = None) -> NativeModule:
     """Place the object *data* in memory: code, read-only data, data and its pristine copy."""
     parts = _Object(data)
     starts, at = [], 0
@@ -266,7 +290,8 @@ def load(data: bytes, narrow: frozenset[str]) -> NativeModule:
     memory = mmap.mmap(-1, max(at + writable, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     base = address_of(memory)
     missing: dict[int, str] = {}
-    contents, functions = parts.place([base + start for start in starts], missing)
+    others = image.symbols if image else {}
+    contents, functions = parts.place([base + start for start in starts], missing, others)
     for start, content in zip([*starts, pristine], [*contents, contents[2]], strict=True):
         memory[start : start + len(content)] = content
     protect(base, (starts[0], starts[0] + code), mmap.PROT_READ | mmap.PROT_EXEC)
@@ -279,6 +304,7 @@ def load(data: bytes, narrow: frozenset[str]) -> NativeModule:
         (base, code),
         (base + starts[2], base + pristine, writable),
         memory,
+        image,
     )
 
 
@@ -318,12 +344,16 @@ class _Object:
         return at
 
     def place(
-        self, bases: Sequence[int], missing: dict[int, str], library: bool = True
+        self,
+        bases: Sequence[int],
+        missing: dict[int, str],
+        others: Mapping[str, int],
+        library: bool = True,
     ) -> tuple[list[bytearray], dict[str, int]]:
         """Return the contents of the parts at *bases*, relocated, and its functions' addresses.
 
-        What is declared only is added to *missing*, without *library* also what the C
-        library has. Raises UnlinkableError.
+        What is declared only is looked up in *others*, and in the C library if *library*;
+        the rest is added to *missing*. Raises UnlinkableError.
         """
         parts = [bytearray(size) for size in self.sizes]
         starts: dict[int, int] = {}
@@ -332,7 +362,9 @@ class _Object:
             parts[part][offset : offset + len(content)] = content
             starts[index] = bases[part] + offset
         values = [
-            _symbol(name, symbol, starts, missing, library)
+            others[name]
+            if not symbol[3] and name in others
+            else _symbol(name, symbol, starts, missing, library)
             for name, symbol in zip(self._names, self._symbols, strict=True)
         ]
         for number, value in enumerate(values):
@@ -377,7 +409,7 @@ def place(data: bytes, bases: tuple[int, int, int]) -> PlacedObject:
     It must define all it uses. Raises UnlinkableError.
     """
     missing: dict[int, str] = {}
-    (code, rodata, writable), symbols = _Object(data).place(bases, missing, library=False)
+    (code, rodata, writable), symbols = _Object(data).place(bases, missing, {}, library=False)
     if missing:
         raise UnlinkableError(f"{', '.join(missing.values())} not defined")
     return PlacedObject(bytes(code), bytes(rodata), bytes(writable), symbols)
