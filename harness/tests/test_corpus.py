@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
@@ -184,6 +184,7 @@ def test_files_that_are_no_cases(tmp_path: Path) -> None:
         corpus.read(huge)
 
 
+@settings(deadline=None)  # the file system of a busy machine takes what it takes
 @given(st.text(max_size=60))
 def test_any_text_is_a_case_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
@@ -386,6 +387,7 @@ def test_what_is_written_reads_the_same(tmp_path: Path, case: Case) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [case.path.name]
 
 
+@settings(deadline=None)
 @given(note=st.text(), asm=st.text(), ctx=st.binary(max_size=8), r0=st.integers(0, (1 << 64) - 1))
 def test_any_text_is_written_and_read(
     tmp_path_factory: pytest.TempPathFactory, note: str, asm: str, ctx: bytes, r0: int
@@ -536,7 +538,7 @@ WRONG_KNOWN = (
     (KNOWN + KNOWN, "two entries have the id 'a'"),
     (KNOWN.replace('note = "why"', ""), "[[known]] 1 needs 'note'"),
     (KNOWN.replace("by-design", "wontfix"), "expected open, fixed-in or by-design"),
-    (KNOWN.replace("reject", "refusal"), "expected divergence, reject or compile_error"),
+    (KNOWN.replace("reject", "refusal"), "expected divergence, reject"),
     (KNOWN + "functon = 'x'", "[[known]] 1 has no 'functon'"),
     (KNOWN + "function = ['x']", "function: expected text, not a list"),
     (KNOWN + "legs = 'jit'", "legs: expected a list, not text"),
