@@ -35,6 +35,7 @@ from harness.model import (
     Program,
     Rejected,
     Returned,
+    Unknown,
     Vector,
     Verdict,
     outcome_json,
@@ -237,11 +238,18 @@ def kernel_queue(settings: Settings) -> Iterator[KernelQueue | None]:
     if "kernel" not in settings.legs:
         yield None
         return
-    from harness.legs.kernel import KernelLeg
+    from harness.legs import kernel_module
+    from harness.legs.kernel import KernelLeg, ModuleFile
     from harness.legs.kernel_queue import KernelQueue
 
-    leg = KernelLeg(host=settings.host, compilers=settings.compilers)
-    with KernelQueue(leg) as queue:
+    # a module of ours is nothing to load into the machine's own kernel
+    module: ModuleFile | Unknown = Unknown("the machine's own kernel gets no module")
+    if not settings.host:
+        module = kernel_module.build(settings.compilers)
+    modules = [] if isinstance(module, Unknown) else [module]
+    why = module.why if isinstance(module, Unknown) else ""
+    leg = KernelLeg(host=settings.host, compilers=settings.compilers, modules=modules)
+    with KernelQueue(leg, without=why) as queue:
         yield queue
 
 

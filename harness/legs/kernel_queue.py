@@ -10,10 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.legs.kernel import KernelAnswer, KernelLeg
-from harness.model import Program, Vector
+from harness.model import Program, Unknown, Vector
+from harness.source.driver import KFUNCS
 
 MOST = 128  # programs that are asked about together; the others of the queue come next
 
@@ -31,8 +32,10 @@ class _Question:
 class KernelQueue:
     """Questions to one leg, in the order they came; starts its guests at the first."""
 
-    def __init__(self, leg: KernelLeg) -> None:
+    def __init__(self, leg: KernelLeg, *, without: str = "") -> None:
+        """*without*: why the kernel has no functions of the project's, if it has none."""
         self.leg = leg
+        self._without = without
         self._waiting: deque[_Question] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -87,7 +90,15 @@ class KernelQueue:
                     question.answers.set_exception(error)
                 continue
             for question in questions:
-                question.answers.set_result([next(answers) for _ in question.items])
+                question.answers.set_result([self._said(next(answers)) for _ in question.items])
+
+    def _said(self, answer: KernelAnswer) -> KernelAnswer:
+        """Return *answer*; where the kernel lacks a function of ours, with the reason."""
+        match answer.verdict:
+            case Unknown(why=why) if self._without and KFUNCS in why:
+                told = Unknown(f"{why}: {self._without}")
+                return replace(answer, verdict=told, outcomes=(told,) * len(answer.outcomes))
+        return answer
 
     def _take(self) -> list[_Question]:
         """Wait for a question; return it and those behind it that ask for the same things."""
