@@ -37,6 +37,7 @@ typedef long s64;
 #define SYS_bpf 321
 
 #define EINTR 4
+#define EAGAIN 11
 #define EINVAL 22
 #define ECANCELED 125
 #define SKIPPED (-ECANCELED)
@@ -136,7 +137,8 @@ struct request {
 	u32 reserved;
 };
 
-enum { ALWAYS, IF_OK, IF_FAILED }; /* what a step asks of the slot `subject` */
+/* What a step asks of the slot `subject`; what ran out of time is not tried in another way. */
+enum { ALWAYS, IF_OK, IF_FAILED };
 enum { BPF, RUN, READ, WRITE, MODULE, MAP }; /* what a step does; a, b, c as below */
 
 struct step {
@@ -329,7 +331,8 @@ static s64 take(const struct step *step, const struct patch *patches)
 
 	if (step->condition == IF_OK && slots[step->subject] < 0)
 		return SKIPPED;
-	if (step->condition == IF_FAILED && slots[step->subject] >= 0)
+	if (step->condition == IF_FAILED &&
+	    (slots[step->subject] >= 0 || slots[step->subject] == -EAGAIN))
 		return SKIPPED;
 	for (i = 0; i < step->patches; i++) {
 		const struct patch *patch = &patches[step->first_patch + i];

@@ -99,6 +99,8 @@ class KernelLeg:
         guests: int = GUESTS,
         host: bool = False,
         log_limit: int = LOG_LIMIT,
+        patience: float = PATIENCE,
+        run_patience: float = RUN_PATIENCE,
         modules: Sequence[ModuleFile] = (),
         compilers: Sequence[Compiler] | None = None,
         progress: Progress | None = None,
@@ -111,6 +113,8 @@ class KernelLeg:
         """
         self.host = host
         self.log_limit = log_limit
+        self.patience = patience
+        self.run_patience = run_patience
         self.kernel: Kernel | None = None
         self._modules = tuple(modules)
         self._scratch = tempfile.TemporaryDirectory(
@@ -286,7 +290,7 @@ class KernelLeg:
         return groups
 
     def _script(self, asks: Sequence[_Ask]) -> tuple[Script, list[request.Load]]:
-        script = Script(patience=PATIENCE)
+        script = Script(patience=self.patience)
         btf = None
         first = asks[0]
         if first.program.btf is not None and not first.without_btf:
@@ -338,7 +342,7 @@ class KernelLeg:
                     further += self._batches(ask)
             return further
 
-        timeout = PATIENCE + RUN_PATIENCE + 2.0 * len(asks)
+        timeout = self.patience + self.run_patience + 2.0 * len(asks)
         return Job(script, timeout, done)
 
     def _again(self, asks: Sequence[_Ask], died: Died) -> list[Job]:
@@ -376,22 +380,22 @@ class KernelLeg:
             ask.outcomes[numbers[0]] = OutOfFuel() if reply.hung else Trapped("kernel", reply.why)
             return ()
 
-        return Job(script, PATIENCE + RUN_PATIENCE, done, lambda: ask.deaths < MAX_DEATHS)
+        return Job(script, self.patience + self.run_patience, done, lambda: ask.deaths < MAX_DEATHS)
 
     # --- a runner -----------------------------------------------------------
 
     def prepare(self, program: Program) -> Runner | Unknown:
         """Return a runner of *program*, or why Linux does not take it.
 
-        A program without BTF gets some, and a main that keeps the whole of r0 behind the
-        context, unless Linux refuses it with those.
+        A program without BTF of functions gets some. A syscall program gets a main that
+        keeps the whole of r0 behind the context, unless Linux refuses it with that.
         """
         why = request.runnable(program)
         if why is not None:
             return Unknown(why)
-        raw = program.btf is None and program.type == "syscall"
-        typed = with_btf(program) if raw else program
-        if raw and self.check([keep_r0(typed, 0)], images=False)[0].accepted:
+        known = program.btf is not None and all(each.type_id for each in program.subprograms)
+        typed = program if known else with_btf(program)
+        if program.type == "syscall" and self.check([keep_r0(typed, 0)], images=False)[0].accepted:
             return _WholeRunner(self, typed)
         (answer,) = self.check([typed], images=False)
         match answer.verdict:
@@ -544,8 +548,8 @@ def _names_kernel(program: Program) -> bool:
 _STATE = re.compile(
     r"\d+: |; |from \d+ to |func#\d+ @|mark_precise|propagating|processed \d+ insns|"
     r"verification time |stack depth |R\d+(_\w+)?=|frame\d+: |Live regs before insn|caller:|"
-    r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |arg#|last_idx |"
-    r"regs=|parent |max_states_per_insn|insns_processed|subprog |Global function |\s|$"
+    r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |arg#|"
+    r"last_idx |regs=|parent |max_states_per_insn|insns_processed|subprog |Global function |\s|$"
 )
 _NAMED = re.compile(r"\binsn (\d+)")
 _INSN = re.compile(r"(\d+): \([0-9a-f]{2}\) ")
@@ -556,7 +560,7 @@ def verdict_of(result: int, log: str) -> Verdict:
     if result >= 0:
         return Accepted()
     if result == -errno.EAGAIN:
-        return Unknown(f"the verifier did not finish in {PATIENCE:.0f} s")
+        return Unknown("Linux did not finish verifying it in the time it was given")
     if result in (-errno.EPERM, -errno.ENOMEM):
         return Unknown(f"BPF_PROG_LOAD: {request.error_name(result)}")
     insn, message = first_error(log)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from harness.btf import Btf, BtfType, Func, FuncProto, Int, Param, Void
+from harness.btf import STATIC, Btf, BtfType, Func, FuncProto, Int, Param, Void
 from harness.isa.insn import R0, R1, R6, Alu, Call, Exit, Insn, Store
 from harness.isa.stack_args import REG_ARGS, incoming_count
 from harness.model import Program, Subprogram
@@ -50,15 +50,27 @@ def keep_r0(program: Program, length: int) -> Program:
     ]
     assert len(main) == start
     assert program.btf is not None
-    types = program.btf.types
-    entry = Subprogram("keep_r0", 0, start, "static", len(types) + 1)
-    proto = FuncProto(_LONG, (Param("ctx", _LONG),))
-    moved = (replace(s, start=s.start + start, end=s.end + start) for s in program.subprograms)
+    types = list(program.btf.types)
+    first = len(types)
+    old = program.btf.get(program.subprograms[0].type_id)
+    types += [
+        Int("long", 8, 1, 0, 64),
+        FuncProto(first, (Param("ctx", first),)),
+        Func("keep_r0", first + 1),
+        # the old main is verified where it is called, as static functions are
+        replace(old, linkage=STATIC) if isinstance(old, Func) else Func("main", first + 1),
+    ]
+    subprograms = [Subprogram("keep_r0", 0, start, "static", first + 2)]
+    for index, each in enumerate(program.subprograms):
+        moved = replace(each, start=each.start + start, end=each.end + start)
+        if index == 0:
+            moved = replace(moved, type_id=first + 3, linkage="static")
+        subprograms.append(moved)
     return replace(
         program,
         insns=(*main, *program.insns),
-        subprograms=(entry, *moved),
-        btf=Btf((*types, proto, Func(entry.name, len(types)))),
+        subprograms=tuple(subprograms),
+        btf=replace(program.btf, types=tuple(types)),
         lines=(),
         frames=(),
     )
