@@ -91,6 +91,10 @@ def bisect(
     if not passes:
         return replace(found, step_why="not asked for")
     text = bench.build(facts.planned, subject.config, through_text=True)
+    if facts.mismatch is not None or facts.btf_damaged:
+        hand_over = "the object is not what the assembly says: the step is writing the object"
+        why = "the passes are innocent: the assembly they end in is another"
+        return replace(found, hand_over=hand_over, step_why=why)
     if text.program is None:
         hand_over = f"the assembly does not assemble: {text.why}"
     elif shows(facts, text, diagnosis.signature):

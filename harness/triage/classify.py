@@ -28,8 +28,9 @@ from harness.model import (
 )
 from harness.pipeline import Plan
 from harness.toolchain import Compiler
-from harness.triage import rules
-from harness.triage.experiments import Bench, Built, Subject, differing, place_of, same_on
+from harness.triage import assembly, rules
+from harness.triage.assembly import Mismatch
+from harness.triage.experiments import STRICT, Bench, Built, Subject, differing, place_of, same_on
 
 # fmt: off
 UNDEFINED   = "source has undefined behaviour"
@@ -108,6 +109,8 @@ class Facts:
     lenient: Built | None = None
     again: Built | None = None
     through_text: Built | None = None
+    mismatch: Mismatch | None = None  # an instruction that the assembly has otherwise
+    btf_damaged: bool = False  # the object's BTF is not what the assembly has
     others: Mapping[BuildConfig, Built] = field(default_factory=dict)
     kernel: tuple[Verdict, Sequence[Outcome]] | None = None
     log: list[Experiment] = field(default_factory=list)
@@ -174,7 +177,7 @@ def examine(
     facts = Facts(
         subject,
         planned,
-        bench.build(planned, subject.config),
+        bench.build(planned, subject.config, STRICT if subject.strict else ()),
         place.mask,
         planned.natives.get(subject.function, {}),
         vectors=planned.vectors[subject.function],
@@ -187,6 +190,8 @@ def examine(
         _native(bench, facts, gcc)
     _disagreements(facts)
     _undefined(bench, facts)
+    if thorough or subject.assembly:
+        _assembly(bench, facts)
     if thorough:
         _others(bench, facts)
         _text(bench, facts)
@@ -325,6 +330,34 @@ def consensus(
     return found
 
 
+def _assembly(bench: Bench, facts: Facts) -> None:
+    """Compare what the compiler writes as text with what it writes as an object."""
+    built = facts.built
+    if built.data is None:
+        return
+    made = bench.compile(facts.planned, facts.subject.config, ["-S"], cache=False)
+    if made.output is None:
+        facts.note("assembly against object", f"no assembly: {made.why}")
+        return
+    text = made.output.decode(errors="replace")
+    words = []
+    if built.program is not None:
+        facts.mismatch, compared = assembly.compare(text, built.program)
+        if facts.mismatch is not None:
+            there = facts.mismatch
+            words.append(
+                f"{there.function}, slot {there.slot}: the assembly has `{there.assembly}`, "
+                f"the object `{there.object}`"
+            )
+        else:
+            words.append(f"the same {compared} instructions")
+    written, held = assembly.section(text, ".BTF"), assembly.held(built.data, ".BTF")
+    if written is not None:
+        facts.btf_damaged = written != held
+        words.append(f"{'another' if facts.btf_damaged else 'the same'} BTF")
+    facts.note("assembly against object", "; ".join(words))
+
+
 def _text(bench: Bench, facts: Facts) -> None:
     facts.through_text = text = bench.build(facts.planned, facts.subject.config, through_text=True)
     same = "the same code" if text.code == facts.built.code else "other code"
@@ -404,6 +437,8 @@ def _no_program(facts: Facts) -> Diagnosis:
     why = built.why
     if built.data is not None:  # an object that does not load
         text = facts.through_text
+        if facts.btf_damaged:
+            return Diagnosis(WRONG_CODE, f"the object is damaged: {why}", CERTAIN)
         if text is not None and text.program is not None:
             return Diagnosis(WRONG_CODE, f"the object is damaged: {why}", HIGH)
         if facts.through_text is None:
@@ -431,8 +466,6 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
     message = verdict.message
     if expected == message:
         return Diagnosis(AGREES, "it is refused, as it must be", HIGH)
-    if facts.undefined:
-        return _undefined_source(facts, HIGH if _rule_of(message) else MEDIUM)
     if facts.kernel is not None and not isinstance(facts.kernel[0], Unknown):
         linux = facts.kernel[0]
         if isinstance(linux, Accepted):
@@ -444,6 +477,8 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
         return Diagnosis(VERIFIER, detail, HIGH)
     program = facts.built.program
     assert program is not None
+    if _damaged(facts):
+        return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
     rule = _rule_of(message)
     found = rules.broken(program)
     here = [b for b in found if b.rule == rule]
@@ -455,9 +490,19 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
         if not here:
             detail = f"refuses wrongly: {message}; the rule is not broken on any path"
             return Diagnosis(VERIFIER, detail, HIGH)
+        if facts.undefined:
+            return _undefined_source(facts, HIGH)
         at = [b for b in here if b.insn in (verdict.insn, None)]
         return _rightly(facts, message, HIGH if at else MEDIUM)
+    if facts.undefined:
+        return _undefined_source(facts, MEDIUM)
     return _second_thoughts(facts, message)
+
+
+def _damaged(facts: Facts) -> bool:
+    """Return whether the object is not what the compiler wrote as assembly."""
+    dropped = any("damaged BTF" in note for note in facts.built.notes)
+    return facts.mismatch is not None or facts.btf_damaged or dropped
 
 
 def _rule_of(message: str) -> str | None:
@@ -585,6 +630,9 @@ def _wrong_code(facts: Facts, wrong: Sequence[int], *, backed: bool) -> Diagnosi
         return Diagnosis(WRONG_CODE, detail, LOW, vector=vector)
     rights = [c for c, b in facts.others.items() if rightness(facts, b) == RIGHT]
     text = facts.through_text
+    if facts.mismatch is not None:
+        facts.note("which step", "the assembly is right: the object is written wrongly")
+        return Diagnosis(WRONG_CODE, detail, CERTAIN, vector=vector)
     if text is not None and text.code != facts.built.code and rightness(facts, text) == RIGHT:
         facts.note("which step", "the assembly is right: the object is written wrongly")
         return Diagnosis(WRONG_CODE, detail, CERTAIN if backed else HIGH, vector=vector)

@@ -36,6 +36,15 @@ from harness.source.layout import Layout
 from harness.toolchain import Compiler, CompileResult, run_compiler
 
 GCC_TIMEOUT = 30.0  # seconds
+# What a compiler sees of undefined behaviour, and what shortened text tends to have of it.
+STRICT = tuple(
+    f"-Werror={name}"
+    for name in (
+        "return-type", "uninitialized", "sometimes-uninitialized", "array-bounds",
+        "shift-count-overflow", "shift-count-negative", "division-by-zero", "int-conversion",
+        "incompatible-pointer-types", "implicit-function-declaration", "return-stack-address",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Subject:
     count: int = 64  # vectors made from the seed
     vectors: tuple[Vector, ...] = ()  # these instead, where there are any
     whole: bool = False  # with the drivers of the file's other functions beside it
+    assembly: bool = False  # compare the object with the assembly in every attempt
+    strict: bool = False  # compile with STRICT: texts that a compiler warns of do not count
     expected: str = ""  # the message of a refusal that must come
 
 
@@ -198,8 +209,8 @@ class Bench:
         path = self.path.with_suffix(".s")
         path.write_bytes(text.output)
         compiler = compiler or self.settings.compiler(config.compiler)
-        target = ["--target=bpf", f"-mcpu={config.mcpu}", "-c", "-x", "assembler", str(path)]
-        return run_compiler(compiler, target, cache=False)
+        target = ["--target=bpf", f"-mcpu={config.mcpu}", "-c", "-x", "assembler", path.name]
+        return run_compiler(compiler, target, cwd=path.parent, cache=False)
 
     def run_object(
         self,

@@ -37,7 +37,8 @@ from harness.triage.classify import (
     examine,
     rightness,
 )
-from harness.triage.experiments import Bench, Built, Subject, inlined
+from harness.triage.experiments import STRICT, Bench, Built, Subject, inlined
+from harness.triage.native_text import NativeLine, native_text
 from harness.triage.reduce import Reduction, keeps, reduce, shrink_input, with_cvise
 
 BUILDS = (
@@ -78,6 +79,7 @@ class Triage:
     trace_why: str = ""
     wrong: int | None = None  # slot of the wrong instruction
     wrong_why: str = ""  # one sentence
+    native: tuple[NativeLine, ...] = ()  # what the compiler makes of it for x86-64
     notes: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 
@@ -269,6 +271,8 @@ def triage(
         tell("trace")
         result = _traced(result, facts)
         result = _marked(result, facts)
+        code = native_text(facts.planned, bench.settings.front_end, subject.function)
+        result = replace(result, native=code)
         return replace(result, notes=tuple(notes), seconds=time.monotonic() - began)
 
 
@@ -282,7 +286,12 @@ def _reduced(
     notes: list[str],
     tell: Tell,
 ) -> tuple[Triage, Facts]:
-    original, first = result.subject, result.first
+    first = result.first
+    damaged = result.facts.mismatch is not None or result.facts.btf_damaged
+    original = replace(result.subject, assembly=damaged)
+    if result.facts.planned.layouts and result.facts.built.program is not None:
+        warned = bench.build(result.facts.planned, original.config, STRICT, legs=())
+        original = replace(original, strict=warned.program is not None)
     quick = concluded(examine(bench, original, thorough=False))
     if quick.signature[0] != first.cause:
         notes.append("not reduced: it takes every experiment to tell")
@@ -292,7 +301,9 @@ def _reduced(
         original,
         keeps(bench, wanted),
         patience=patience,
-        step=lambda tried, size: tell(f"reduce: {tried} attempts, {size} bytes"),
+        step=lambda tried, size: (
+            tell(f"reduce: {tried} attempts, {size} bytes") if tried % 25 == 0 else None
+        ),
     )
     if cvise is not None:
         tell("reduce with cvise")
@@ -303,7 +314,7 @@ def _reduced(
             notes=(*reduction.notes, *more.notes),
             complete=reduction.complete and more.complete,
         )
-    subject = reduction.subject
+    subject = replace(reduction.subject, strict=False)
     vector = None
     if result.facts.planned.layouts:
         vector = shrink_input(bench, subject, wanted)
@@ -337,6 +348,10 @@ def _marked(result: Triage, facts: Facts) -> Triage:
     cause = result.diagnosis.cause
     if program is None:
         return result
+    if facts.mismatch is not None and cause in CLANG:
+        odd = facts.mismatch
+        words = f"the compiler's assembly has `{odd.assembly}`, its object `{odd.object}`"
+        return replace(result, wrong=odd.slot, wrong_why=words)
     if isinstance(built.verdict, Rejected):
         slot = built.verdict.insn
         words = f"the verifier stops here: {built.verdict.message}"
