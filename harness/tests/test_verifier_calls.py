@@ -258,3 +258,21 @@ def test_tail_calls() -> None:
     assert said(deep, {"f": 1}, "kprobe") == (
         "tail_calls are not allowed when call stack of previous frames is 256 bytes. Too large"
     )
+
+
+SPILLED = "r1 = 1; *(u64 *)(r10 - 16) = r1; call 8; r1 = *(u64 *)(r10 - 16); "
+
+
+@pytest.mark.parametrize(
+    ("body", "depth"),
+    [
+        (SPILLED, 8),  # the call clobbers nothing, so that the spill goes
+        (SPILLED.replace("call 8", "call 5"), 16),  # of this helper that is not known
+        (f"{SPILLED}r2 = *(u64 *)(r10 - 16); ", 16),  # the slot is used otherwise
+        (SPILLED.replace("r1 = *", "if r0 == 0 goto +0; r1 = *"), 16),
+    ],
+)
+def test_spills_that_the_kernel_takes_out(body: str, depth: int) -> None:
+    source = text(f"*(u64 *)(r10 - 8) = 0; {body}r0 = 0; exit")
+    lines = verify(program(source), log_level=4).log.splitlines()
+    assert lines[-2].endswith(f" stack {depth}")

@@ -42,6 +42,7 @@ from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
 from harness.verifier.depth import check_call_args, check_stack_depth
 from harness.verifier.env import Argument, Env, NotModelled, Options, Refused, Subprog
+from harness.verifier.fastcall import mark_patterns, remove_spills
 from harness.verifier.liveness import compute_live_registers
 from harness.verifier.log import Log
 from harness.verifier.precision import mark_register, push_history
@@ -120,6 +121,7 @@ def _check(env: Env) -> None:
     """``bpf_check``."""
     prepare(env)
     _explore(env)
+    remove_spills(env)
     check_stack_depth(env)
     check_call_args(env)
 
@@ -164,6 +166,7 @@ def prepare(env: Env) -> None:
                 env.notes.clear()
             sub.args_cached = False
     compute_live_registers(env)
+    mark_patterns(env)
     env.explored = [[] for _ in range(env.count)]
 
 

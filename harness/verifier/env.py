@@ -89,6 +89,8 @@ class Subprog:
     called: list[bool] = field(default_factory=lambda: [False, False])  # [sleepable]
     verified: list[bool] = field(default_factory=lambda: [False, False])
     postorder: list[int] = field(default_factory=list)
+    fastcall_off: int = 0  # where the spills around fastcalls end
+    keeps_spills: bool = False
     insns_self: int = 0  # instructions looked at in it; kept for statistics only
     insns_total: int = 0  # and in what it calls
     returns_pair: bool = False  # layout only: r2 holds the upper half of the result
@@ -157,6 +159,8 @@ class Env:
         self.scratched = 0  # registers changed since the last state line
         self.scratched_slots = 0
         self.liveness: Any = None
+        self.fastcall_pattern: set[int] = set()  # spills and fills around calls
+        self.fastcall_calls: set[int] = set()  # calls that need none
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py

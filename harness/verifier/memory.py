@@ -15,6 +15,7 @@ from harness.verifier import context, tnum
 from harness.verifier.bounds import Scalar, const, sext, truncate
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier.fastcall import check_contract
 from harness.verifier.precision import mark_register, mark_slots, push_history
 from harness.verifier.state import (
     ADD_CONST,
@@ -620,6 +621,8 @@ def _stack_write_fixed(env: Env, number: int, off: int, size: int, value: int) -
     slot = frame.stack[index]
     if slot.types[7] in (4, 5, 6):
         raise NotModelled("dynptr, iterator or irq slots on the stack")
+    if env.fastcall_pattern:
+        check_contract(env, frame, off)
     aligned = off % REG_SIZE == 0
     if value >= 0:
         reg = state.frames[current].regs[value]
@@ -672,6 +675,8 @@ def _stack_write_variable(env: Env, reg: Reg, off: int, size: int, value: int) -
         zero = isinstance(insn, StoreImm) and insn.imm == 0
     zero_used = False
     stack = state.own(reg.info).stack
+    if env.fastcall_pattern:
+        check_contract(env, state.frames[reg.info], low)
     for at in range(low, high):
         byte = -at - 1
         index = byte // REG_SIZE
@@ -707,6 +712,8 @@ def _stack_read(env: Env, reg: Reg, name: str, off: int, size: int, value: int) 
             )
         check_initialised(env, reg, name, off, size, False, False, None)
         _mark_read(env, reg.info, num.smin + off, num.smax + off + size, value)
+        if env.fastcall_pattern:
+            check_contract(env, env.state.frames[reg.info], num.smin + off)
         return
     _stack_read_fixed(env, env.state.frames[reg.info], num.signed_value + off, size, value)
 
@@ -738,6 +745,8 @@ def _stack_read_fixed(env: Env, frame: Frame, off: int, size: int, dst: int) -> 
     byte = -off - 1
     index = byte // REG_SIZE
     env.scratched_slots |= 1 << index
+    if env.fastcall_pattern:
+        check_contract(env, frame, off)
     slot = frame.stack[index]
     types = slot.types
     if types[7] != SPILL:
