@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ SUITES: tuple[tuple[tuple[str, ...], str | None], ...] = (
     (("sid", "experimental"), "experimental"),
 )
 QEMU_SUITES = (("trixie",), ("sid",), ("bookworm",))
-IMAGE = "linux-binary-{version}-amd64"  # the package; -cloud and -rt kernels are others
+PACKAGES = r"^linux-binary-[0-9][^-]*-amd64$"  # neither -cloud and -rt kernels nor unsigned ones
 
 # What Debian's qemu declares to need and runs a kernel without: users, firmware for
 # network boot, and the lists of other programs' passwords.
@@ -113,7 +114,7 @@ def fetch_kernel(progress: Progress) -> Kernel:
         for suites, target in SUITES:
             try:
                 apt = open_apt(cache, suites, progress, target=target)
-                for package in kernels(apt.candidates(r"^linux-binary-[0-9][^-]*-amd64$")):
+                for package in kernels(apt.candidates(PACKAGES)):
                     root = fetch_root(
                         apt,
                         [f"{package.name}={package.version}"],
@@ -185,12 +186,14 @@ def payload(data: bytes) -> bytes | None:
         elif packed.startswith(b"\xfd7zXZ"):
             image = lzma.LZMADecompressor().decompress(packed)
         elif packed.startswith(b"\x1f\x8b"):
-            image = gzip.decompress(packed[:-4])
+            image = gzip.decompress(packed)  # whose own last word is the size
         else:
             return None
-    except (struct.error, IndexError, OSError, EOFError, lzma.LZMAError):
+    except (struct.error, IndexError, OSError, EOFError, lzma.LZMAError, zlib.error):
         return None
-    return image if image is not None and image.startswith(b"\x7fELF") else None
+    if image is None or len(image) != size or not image.startswith(b"\x7fELF"):
+        return None
+    return image
 
 
 def unzstd(data: bytes, size: int) -> bytes | None:
