@@ -3,6 +3,9 @@
 A path that turns out safe is taken back, at level 1, by cutting the list of events:
 registers and slots are immutable, so an event can hold them as they were.
 Mirrors kernel/bpf/log.c and ``bpf_verifier_log`` of Linux 7.3.
+
+Left out are what the analyses before the first instruction print at level 2 (live
+registers, use of the stack) and the explanations (``error: ...``) behind a refusal.
 """
 
 from __future__ import annotations
