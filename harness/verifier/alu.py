@@ -6,14 +6,9 @@ from harness.isa.insn import AddrSpaceCast, Alu, Endian, LoadImm
 from harness.verifier import bounds, cnum, tnum
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled, Refused
-from harness.verifier.memory import (
-    MAX_VAR_OFF,
-    check_writable,
-    linkable,
-    read_reg,
-    signed,
-)
+from harness.verifier.memory import check_writable, read_reg
 from harness.verifier.precision import mark_register
+from harness.verifier.stack import MAX_VAR_OFF, linkable, signed
 from harness.verifier.state import (
     ADD_CONST,
     ADD_CONST32,

@@ -16,7 +16,6 @@ from harness.verifier.helpers import MAX_HELPER, PROTOTYPES, Prototype, helper_n
 from harness.verifier.memory import (
     access,
     check_fixed,
-    check_initialised,
     check_map_access,
     check_map_flags,
     check_region,
@@ -26,6 +25,7 @@ from harness.verifier.memory import (
 from harness.verifier.precision import mark_arg, mark_register, mark_slots
 from harness.verifier.prototypes import Unusable, kind_name, prepare_args, returns_void
 from harness.verifier.prune import find_prev_entry, widen_imprecise
+from harness.verifier.stack import check_initialised
 from harness.verifier.state import (
     ARENA,
     BASE,

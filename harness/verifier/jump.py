@@ -9,9 +9,10 @@ from harness.isa.insn import Jump, MayGoto
 from harness.verifier import bounds
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled
-from harness.verifier.memory import MAX_VAR_OFF, read_reg
+from harness.verifier.memory import read_reg
 from harness.verifier.precision import mark_register, push_history
 from harness.verifier.prune import find_prev_entry, widen_imprecise
+from harness.verifier.stack import MAX_VAR_OFF
 from harness.verifier.state import (
     ADD_CONST,
     ADD_CONST32,
