@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import pipeline
+from harness.compare import compare_all
 from harness.load import load_object
 from harness.model import BuildConfig
 from harness.source import driver, tree
@@ -93,7 +94,7 @@ def test_native_builds_agree(tmp_path: Path, compiler: Compiler):
     assert not why
     for place in planned.layouts:
         seen = natives[place.signature.name]
-        assert not pipeline.compare_all(seen, planned.vectors[place.signature.name], place.mask)
+        assert not compare_all(seen, planned.vectors[place.signature.name], place.mask)
 
 
 def test_discovery_finds_the_signature_that_the_tree_says(tmp_path: Path, compiler: Compiler):
