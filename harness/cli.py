@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return plugin(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
+    # unwinds as an interrupt does, so that workers, compilers and guests end with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         command: Callable[[argparse.Namespace], int] = options.command
         status = command(options)
@@ -72,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_parity(commands)
+    _add_grow(commands)
     _add_triage(commands)
+    _add_corpus(commands)
     _add_verify(commands)
     _add_jit(commands)
     _add_exec(commands)
@@ -687,3 +692,90 @@ def _parity(options: argparse.Namespace) -> int:
     if options.json != "-":
         print(parity.parity_text(report), end="")
     return AGREE if report.ok else DIVERGE
+
+
+# --- grow, corpus -----------------------------------------------------------
+
+
+def _add_grow(commands: Any) -> None:
+    parser = commands.add_parser(
+        "grow",
+        help="generate programs, cross-check them, keep what is new",
+        description="Run a campaign of generated C programs over all legs. Its state is one "
+        "file in the folder of findings: --resume goes on, also after it was killed.",
+    )
+    add = parser.add_argument
+    add("--for", dest="duration", type=_duration, metavar="TIME", help="e.g. 90s, 10m, 2h")
+    add("--count", type=_positive, metavar="N", help="programs in all, in whole batches")
+    add("--batch", type=_positive, default=16, metavar="N", help="programs a compiler call (16)")
+    add("--seed", type=int, default=0, metavar="S", help="of the programs and their inputs (0)")
+    add("--resume", action="store_true", help="go on with the campaign of the folder")
+    add("--findings", default="findings", metavar="DIR", help="findings and state (findings)")
+    add("--corpus", metavar="DIR", help="where programs that show something new are kept")
+    add("--keep", type=_positive, default=100, metavar="N", help="cases to keep at most (100)")
+    add("--clang", action="append", default=[], metavar="CMD", help="compiler (repeatable)")
+    add("--vectors", type=_positive, default=64, metavar="N", help="inputs a program (64)")
+    add("--known", metavar="FILE", help="known divergences (corpus/known.toml)")
+    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
+    _json_option(parser)
+    parser.set_defaults(command=_grow)
+
+
+def _duration(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time (90s, 10m, 2h)")
+    return float(int(number) * units[unit])
+
+
+def _grow(options: argparse.Namespace) -> int:
+    from harness import corpus, grow, terminal
+    from harness.pipeline import Settings
+    from harness.toolchain import find_compilers
+
+    if options.duration is None and options.count is None:
+        raise HarnessError("grow needs an end: --for TIME or --count N")
+    compilers = find_compilers(options.clang)
+    settings = Settings((), tuple(compilers), vectors=options.vectors, seed=options.seed)
+    campaign = grow.Campaign(
+        settings=settings,
+        folder=Path(options.findings),
+        seed=options.seed,
+        count=options.count,
+        seconds=options.duration,
+        corpus=Path(options.corpus) if options.corpus else None,
+        keep=options.keep,
+        known=corpus.read_known(Path(options.known or "corpus/known.toml")),
+        jobs=options.jobs or len(os.sched_getaffinity(0)),
+        resume=options.resume,
+        batch=options.batch,
+    )
+    with terminal.status() as say:
+        result = grow.grow(campaign, lambda now: say(grow.line(now)))
+    if options.json is not None:
+        _write_json(grow.summary_json(result), options.json)
+    if options.json != "-":
+        print(grow.text(result, Path(options.findings)), end="")
+    return AGREE if result.ok else DIVERGE
+
+
+def _add_corpus(commands: Any) -> None:
+    parser = commands.add_parser("corpus", help="what a campaign covers")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    stats = actions.add_parser("stats", help="features seen by a campaign, by kind")
+    stats.add_argument("--findings", default="findings", metavar="DIR", help="of the campaign")
+    _json_option(stats)
+    stats.set_defaults(command=_corpus_stats)
+
+
+def _corpus_stats(options: argparse.Namespace) -> int:
+    from harness import grow
+
+    counts = grow.feature_counts(Path(options.findings))
+    if options.json is not None:
+        _write_json({"features": counts}, options.json)
+    else:
+        for kind, count in sorted(counts.items()):
+            print(f"{kind:<10} {count}")
+    return AGREE

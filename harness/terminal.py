@@ -63,6 +63,17 @@ def progress() -> Iterator[Callable[[Progress], None]]:
         yield advance
 
 
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Show one changing line on standard error, if that is a terminal, while the block runs."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("starting") as line:
+        yield lambda text: line.update(escape(text))
+
+
 def show(report: Report, settings: Settings) -> None:
     """Print *report* for people: the table, what was found, the summary."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
