@@ -30,7 +30,8 @@ class Examination:
     @property
     def ok(self) -> bool:
         """Whether ``crosscheck run`` can work."""
-        return not self.missing and all(leg.available for leg in self.legs.values())
+        needed = (leg for name, leg in self.legs.items() if name != "kernel")
+        return not self.missing and all(leg.available for leg in needed)
 
     def json(self) -> dict[str, Any]:
         """Return the form of the command contract."""
@@ -62,7 +63,8 @@ def examine(options: Sequence[str] = ()) -> Examination:
 
 def examine_legs() -> dict[str, Leg]:
     """Try each leg on the smallest thing it can run."""
-    return {"interp": _try(_interp), "jit": _try(_jit), "native": _try(_native)}
+    legs = {"interp": _interp, "jit": _jit, "native": _native, "kernel": _kernel}
+    return {name: _try(leg) for name, leg in legs.items()}
 
 
 def _try(leg: Any) -> Leg:
@@ -96,6 +98,18 @@ def _native() -> str | None:
     from harness.legs import native
 
     return native.available()
+
+
+def _kernel() -> str | None:
+    """Look for what a guest takes; none is started."""
+    from harness.toolchain.kernel import find_kernel, find_qemu
+
+    try:
+        find_qemu(fetch=False)
+        find_kernel(fetch=False)
+    except HarnessError as error:
+        return str(error)
+    return None
 
 
 def show(report: Examination) -> None:

@@ -138,6 +138,7 @@ class Verification:
     log: str = ""  # in the kernel's form
     processed: int = 0  # instructions
     seconds: float = 0.0
+    frames: tuple[Frame, ...] = ()  # by subprogram, of what is accepted: for a JIT
 
 
 # --- images -----------------------------------------------------------------

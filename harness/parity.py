@@ -21,7 +21,7 @@ from harness import corpus, pipeline, verifier
 from harness.compare import agree, first_difference
 from harness.corpus import Known
 from harness.isa import codec, disasm
-from harness.isa.insn import Call, Insn, LoadImm
+from harness.isa.insn import Alu, Call, Goto, Insn, Jump, LoadImm, MayGoto, Raw
 from harness.jit import text as x86_text
 from harness.jit import x86_64
 from harness.legs import kfuncs
@@ -55,6 +55,7 @@ STATES = ("same", "differs", "unknown", "")  # of a part; "": there is nothing t
 VECTORS = 8  # of each function, where nobody says
 # What programs without a signature get for a context: zeros, and bytes that tell their place
 PLAIN_CONTEXTS = (bytes(256), bytes(range(256)))
+WIDTH = 76  # of a column
 AROUND = 3  # lines before and after a difference that are shown
 
 
@@ -214,6 +215,7 @@ def ours(subject: Subject, settings: Settings, log_level: int = 0) -> Ours:
     except HarnessError as error:
         why = Unknown(str(error))
         return Ours(verification, why, why, {})
+    fixed = replace(fixed, frames=verification.frames)
     outcomes: Mapping[str, Sequence[Outcome]] = {}
     if subject.vectors:
         outcomes, _ = pipeline.run_legs(program, subject.vectors, settings)
@@ -285,19 +287,25 @@ def _compare_accepted(
         note("processed", Difference("processed", "program", a, b))
     else:
         note("processed", None)
+    other_insns = False
     if isinstance(us.translated, Unknown):
         note("translated", us.translated)
     elif not linux.translated:
         note("translated", Unknown("the kernel does not show them"))
     else:
-        note("translated", compare_translated(us.translated, linux.translated))
+        translated = compare_translated(us.translated, linux.translated)
+        note("translated", translated)
+        other_insns = translated is not None
     if isinstance(us.image, Unknown):
         note("image", us.image)
     elif not linux.images:
         note("image", Unknown("the kernel has no image of it"))
     else:
         codes = [(image.name, image.code) for image in linux.images]
-        note("image", compare_images(us.image, codes))
+        found = compare_images(us.image, codes)
+        if found is not None and other_insns:
+            found = replace(found, where=f"{found.where} (of other instructions)")
+        note("image", found)
     if subject.vectors:
         note("results", compare_results(us.outcomes, linux.outcomes, subject.mask))
 
@@ -428,16 +436,39 @@ def _translated_difference(mine: Sequence[Insn], code: bytes, slot: int) -> Diff
     shown = lines[max(index - AROUND, 0) : index + AROUND + 1]
     beside = tuple((left.get(at, ""), right.get(at, "")) for at in shown)
     a, b = left.get(first, "<end>"), right.get(first, "<end>")
-    where = f"insn {slot}"
-    if len(mine) != len(code) // 8 or _hard_wired(mine, _readable(code), first):
-        where += f" (dead code: {len(mine)} and {len(code) // 8} insns)"
+    cause = _cause(mine, _readable(code))
+    where = f"insn {slot} ({cause})" if cause else f"insn {slot}"
     return Difference("translated", where, a, b, beside)
 
 
-def _hard_wired(mine: Sequence[Insn], theirs: Sequence[Insn], slot: int) -> bool:
-    """Return whether a branch of *mine* always goes one way in *theirs*."""
-    pair = [type(insns[slot]).__name__ if slot < len(insns) else "" for insns in (mine, theirs)]
-    return pair[0] == "Jump" and pair[1] == "Goto"
+def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
+    """Return which rewriting of Linux's makes instructions differ, "" for none that we know.
+
+    Where a branch leads is no sign of it: that changes with what lies between.
+    """
+    if any(isinstance(insn, MayGoto) for insn in mine):
+        return "may_goto"
+    for a, b in zip_longest(mine, theirs):
+        if a == b or (isinstance(a, Jump) and isinstance(b, Jump) and replace(a, off=b.off) == b):
+            continue
+        if isinstance(a, Call) and isinstance(b, Call) and a.kind == b.kind:
+            continue
+        if isinstance(a, Goto) and isinstance(b, Goto):
+            continue
+        if isinstance(a, LoadImm) and isinstance(b, LoadImm) and a.src == b.src:
+            continue
+        match a, b:
+            case Call(kind="helper"), _:
+                return "inlined helper"
+            case _, Alu(op="mov", bits=32, dst=dst, src=src, sx=0) if dst == src:
+                return "zero extension"
+            case _, Raw(opcode=0xBC, dst=dst, src=src) if dst == src:
+                return "zero extension"
+        break
+    else:
+        return ""
+    # branches that are always taken, code nothing reaches, and jumps to the next instruction
+    return "dead code" if len(theirs) < len(mine) or type(a) is Jump else ""
 
 
 def _bpf_lines(insns: Sequence[Insn]) -> dict[int, str]:
@@ -489,25 +520,18 @@ def _first_byte(a: bytes, b: bytes) -> int | None:
 def _image_difference(sub: SubImage, code: bytes, at: int) -> Difference:
     left = _x86_lines(sub)
     right = _x86_lines(SubImage(sub.name, code, ()))
-    rows = list(zip_longest(left, right, fillvalue=(1 << 32, "")))
-    index = next(
-        (n for n, (a, b) in enumerate(rows) if max(_end(left, n), _end(right, n)) > at),
-        len(rows) - 1,
-    )
+    rows = list(zip_longest(left, right, fillvalue=(0, "")))
+    index = next(n for n, (a, b) in enumerate(rows) if max(a[0], b[0]) > at)
     shown = rows[max(index - AROUND, 0) : index + AROUND + 1]
     beside = tuple((a[1], b[1]) for a, b in shown)
-    a, b = rows[index]
-    return Difference(
-        "image", f"byte {at:#x} of {sub.name}", a[1] or "<end>", b[1] or "<end>", beside
-    )
-
-
-def _end(lines: Sequence[tuple[int, str]], number: int) -> int:
-    return lines[number + 1][0] if number + 1 < len(lines) else 1 << 32
+    a, b = (line or "<end>" for _, line in rows[index])
+    return Difference("image", f"byte {at:#x} of {sub.name}", a, b, beside)
 
 
 def _x86_lines(sub: SubImage) -> list[tuple[int, str]]:
-    return [(at, f"{at:x}: {line}") for at, _, line in x86_text.disassemble(sub)]
+    """Return where each instruction ends, and its text."""
+    lines = x86_text.disassemble(sub)
+    return [(at + len(code), f"{at:x}: {line}") for at, code, line in lines]
 
 
 # --- logs -------------------------------------------------------------------
@@ -845,8 +869,9 @@ def _difference_lines(comparison: Comparison, difference: Difference) -> list[st
     ]
     if not difference.beside:
         return [*lines, f"    ours:  {difference.ours}", f"    Linux: {difference.linux}"]
-    width = min(max((len(left) for left, _ in difference.beside), default=0), 76)
+    width = min(max(len(left) for left, _ in difference.beside), WIDTH)
     for left, right in difference.beside:
         here = (left or "<end>", right or "<end>") == (difference.ours, difference.linux)
-        lines.append(f"  {'>' if here else ' '} {left[:width]:<{width}} | {right[:width]}".rstrip())
+        mark = ">" if here else " "
+        lines.append(f"  {mark} {left[:WIDTH]:<{width}} | {right[:WIDTH]}".rstrip())
     return lines

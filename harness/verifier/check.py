@@ -37,6 +37,7 @@ from harness.isa.insn import (
 from harness.isa.opcodes import EXIT, JMP, MAX_INSNS
 from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
+from harness.model import Frame as FrameInfo
 from harness.verifier import alu, call, cfg, context, form, jump, kfuncs, memory
 from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
@@ -95,7 +96,20 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
         f"peak_states {env.peak_states} mark_read 0\n"
     )
     text = log.render(lambda slot: format_insn(env.insns[slot], form="kernel"))
-    return Verification(verdict, text, env.processed, time.perf_counter() - started)
+    frames = _frames(env) if isinstance(verdict, Accepted) else ()
+    return Verification(verdict, text, env.processed, time.perf_counter() - started, frames)
+
+
+def _frames(env: Env) -> tuple[FrameInfo, ...]:
+    """Return what a JIT takes from the verifier (``bpf_fixup_call_args``)."""
+    return tuple(
+        FrameInfo(
+            sub.stack_depth,
+            tail_call_reachable=sub.tail_call_reachable,
+            private_stack=sub.private_stack == "adaptive",
+        )
+        for sub in env.subs
+    )
 
 
 def _say_statistics(env: Env, seconds: float) -> None:
