@@ -34,7 +34,8 @@ def agree(a: Outcome, b: Outcome, mask: Mask | None = None) -> bool:
         case (Unknown(), _) | (_, Unknown()):
             return True
         case Returned(), Returned():
-            return a.r0 == b.r0 and first_difference(a.ctx, b.ctx, mask) is None
+            same = None in (a.effects, b.effects) or a.effects == b.effects
+            return same and a.r0 == b.r0 and first_difference(a.ctx, b.ctx, mask) is None
         case Trapped(), Trapped():
             return a.kind == b.kind
     return type(a) is type(b)

@@ -13,6 +13,7 @@ one has written, or a call has spoilt, holds ``UNDEFINED``, which traps when it 
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,10 +110,64 @@ class Map:
     entries: dict[bytes, int] = field(default_factory=dict)  # key: address of its value
 
 
+RECORD = struct.Struct("<II")  # what is before each record of the effects: map, bytes
+RING_HEADER = 8  # bytes of a record's header in a ring buffer
+MAX_RING_RECORD = 0xFFFFFFFF >> 2  # bytes (RINGBUF_MAX_RECORD_SZ)
+
+
+@dataclass(slots=True)
+class Record:
+    """What a program writes to a ring buffer."""
+
+    map: int  # ``name_hash`` of its name
+    size: int  # bytes
+    address: int = 0  # where a reserved one lies, 0: nowhere
+    data: bytes | None = None  # None: discarded, or not submitted yet
+
+
+class Rings:
+    """The ring buffers of one run: nobody reads them before it ends."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self.used: dict[int, int] = {}  # bytes, by map
+
+    def add(self, definition: MapDef, size: int) -> Record | None:
+        """Return a new record, None where the buffer has no room for it."""
+        number = name_hash(definition.name)
+        used = self.used.get(number, 0) + -(-(size + RING_HEADER) // 8) * 8
+        if size > MAX_RING_RECORD or used > definition.max_entries - 1:
+            return None
+        self.used[number] = used
+        self._records.append(Record(number, size))
+        return self._records[-1]
+
+    def at(self, address: int) -> Record:
+        """Return the reserved record at *address*."""
+        for record in self._records:
+            if record.address == address:
+                return record
+        raise TrapError("call", f"{address:#x} is no reserved record")
+
+    def effects(self) -> bytes:
+        """Return what a reader finds, over all ring buffers in order of reservation."""
+        done = [record for record in self._records if record.data is not None]
+        return b"".join(RECORD.pack(r.map, r.size) + (r.data or b"") for r in done)
+
+
+def name_hash(name: str) -> int:
+    """Return what stands for a map's name in the effects: its 32-bit FNV-1a."""
+    value = 0x811C9DC5
+    for byte in name.encode():
+        value = (value ^ byte) * 0x01000193 & M32
+    return value
+
+
 class Host(Protocol):
     """What a helper may touch of the machine that calls it."""
 
     vector: bytes
+    rings: Rings
 
     def read(self, address: int, size: int) -> bytes:
         """Return *size* bytes at *address*."""
@@ -147,9 +202,9 @@ class Kfunc:
     call: Callable[[Host, Sequence[int]], int | None]
 
 
-HASH_MAP, ARRAY_MAP = 1, 2  # BPF_MAP_TYPE_*
+HASH_MAP, ARRAY_MAP, RINGBUF = 1, 2, 27  # BPF_MAP_TYPE_*
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = range(3)
-ENOENT, E2BIG, EEXIST, EINVAL = 2, 7, 17, 22
+ENOENT, E2BIG, EAGAIN, EEXIST, EINVAL = 2, 7, 11, 17, 22
 
 
 def map_value(host: Host, target: Map, key: bytes) -> int:
@@ -207,6 +262,61 @@ def _map_delete(host: Host, r1: int, r2: int, _r3: int, _r4: int, _r5: int) -> i
     return 0 if target.entries.pop(key, 0) else -ENOENT
 
 
+# BPF_RB_NO_WAKEUP, BPF_RB_FORCE_WAKEUP
+_WAKE_FLAGS = 3
+
+
+def _ring(host: Host, handle: int) -> MapDef:
+    definition = host.map_at(handle).definition
+    if definition.type != RINGBUF:
+        raise TrapError("call", f"map {definition.name} is no ring buffer")
+    return definition
+
+
+def _ringbuf_output(host: Host, r1: int, r2: int, r3: int, r4: int, _r5: int) -> int:
+    if r4 & M64 & ~_WAKE_FLAGS:
+        return -EINVAL
+    record = host.rings.add(_ring(host, r1), r3 & M64)
+    if record is None:
+        return -EAGAIN
+    record.data = host.read(r2, record.size) if record.size else b""
+    return 0
+
+
+def _ringbuf_reserve(host: Host, r1: int, r2: int, r3: int, _r4: int, _r5: int) -> int:
+    definition = _ring(host, r1)
+    if r3 & M64:
+        return 0
+    record = host.rings.add(definition, r2 & M64)
+    if record is None:
+        return 0
+    record.address = host.allocate(bytes(record.size))
+    return record.address
+
+
+def _ringbuf_submit(host: Host, r1: int, _r2: int, _r3: int, _r4: int, _r5: int) -> int:
+    record = host.rings.at(r1 & M64)
+    record.data = host.read(record.address, record.size) if record.size else b""
+    record.address = 0
+    return 0
+
+
+def _ringbuf_discard(host: Host, r1: int, _r2: int, _r3: int, _r4: int, _r5: int) -> int:
+    host.rings.at(r1 & M64).address = 0
+    return 0
+
+
+def _ringbuf_query(host: Host, r1: int, r2: int, _r3: int, _r4: int, _r5: int) -> int:
+    definition = _ring(host, r1)
+    used = host.rings.used.get(name_hash(definition.name), 0)
+    match r2 & M64:
+        case 0 | 3:  # available data, producer's position: nothing is read while it runs
+            return used
+        case 1:
+            return definition.max_entries
+    return 0  # the consumer's position, and what does not exist
+
+
 def _ktime_get_ns(_host: Host, *_args: int) -> int:
     return 0x0123_4567_89AB
 
@@ -228,6 +338,11 @@ HELPERS: Mapping[int, Helper] = {
     5: _ktime_get_ns,
     7: _get_prandom_u32,
     8: _get_smp_processor_id,
+    130: _ringbuf_output,
+    131: _ringbuf_reserve,
+    132: _ringbuf_submit,
+    133: _ringbuf_discard,
+    134: _ringbuf_query,
 }
 # fmt: on
 
@@ -262,6 +377,7 @@ class Machine:
         self.vector = vector
         self.regions: dict[int, Region] = {CONTEXT: Region(bytearray(vector))}
         self.maps = [Map(definition) for definition in program.maps]
+        self.rings = Rings()
         self.registers = [UNDEFINED] * 11
         self.frames: list[Frame] = []
         self.frame = Frame(0, [], {})
@@ -452,7 +568,8 @@ class Interpreter:
         except _Done:
             if machine.registers[0] is UNDEFINED:
                 return Trapped("undefined", f"slot {slot}: r0 holds nothing")
-            return Returned(machine.registers[0], bytes(machine.regions[CONTEXT].data))
+            after = bytes(machine.regions[CONTEXT].data)
+            return Returned(machine.registers[0], after, machine.rings.effects())
         except TrapError as trap:
             kind, detail = trap.args
             return Trapped(kind, f"slot {slot}: {detail}")

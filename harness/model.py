@@ -184,6 +184,7 @@ class Returned:
 
     r0: int  # unsigned 64-bit
     ctx: bytes  # the context afterwards
+    effects: bytes | None = b""  # records of ring buffers, in order; None: not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +229,23 @@ class Batch(Sequence[Outcome]):
     Equal to any sequence of equal outcomes. Not to be changed once it is made.
     """
 
-    __slots__ = ("contexts", "others", "r0s")
+    __slots__ = ("contexts", "effects", "others", "r0s")
 
     def __init__(
-        self, r0s: list[int], contexts: list[bytes], others: Mapping[int, Outcome] | None = None
+        self,
+        r0s: list[int],
+        contexts: list[bytes],
+        others: Mapping[int, Outcome] | None = None,
+        effects: Mapping[int, bytes | None] | None = None,
     ) -> None:
         self.r0s = r0s  # by vector
         self.contexts = contexts  # by vector; of the same length
         self.others: Mapping[int, Outcome] = (
             others or {}
         )  # by vector: the outcomes that did not return
+        self.effects: Mapping[int, bytes | None] = (
+            effects or {}
+        )  # by vector: those that are not empty
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> Batch:
@@ -247,7 +255,12 @@ class Batch(Sequence[Outcome]):
         others = {i: o for i, o in enumerate(outcomes) if not isinstance(o, Returned)}
         r0s = [o.r0 if isinstance(o, Returned) else 0 for o in outcomes]
         contexts = [o.ctx if isinstance(o, Returned) else b"" for o in outcomes]
-        return cls(r0s, contexts, others)
+        effects = {
+            i: o.effects
+            for i, o in enumerate(outcomes)
+            if isinstance(o, Returned) and o.effects != b""
+        }
+        return cls(r0s, contexts, others, effects)
 
     def __len__(self) -> int:
         return len(self.r0s)
@@ -259,22 +272,25 @@ class Batch(Sequence[Outcome]):
     def __getitem__(self, index: int | slice) -> Outcome | Batch:
         if isinstance(index, slice):
             others: dict[int, Outcome] = {}
-            if self.others:
-                chosen = enumerate(range(len(self))[index])
+            effects: dict[int, bytes | None] = {}
+            if self.others or self.effects:
+                chosen = list(enumerate(range(len(self))[index]))
                 others = {new: self.others[old] for new, old in chosen if old in self.others}
-            return Batch(self.r0s[index], self.contexts[index], others)
+                effects = {new: self.effects[old] for new, old in chosen if old in self.effects}
+            return Batch(self.r0s[index], self.contexts[index], others, effects)
         if index < 0:
             index += len(self)
         if index in self.others:
             return self.others[index]
-        return Returned(self.r0s[index], self.contexts[index])
+        return Returned(self.r0s[index], self.contexts[index], self.effects.get(index, b""))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
         batch = Batch.of(other)
         if not self.others and not batch.others:
-            return self.r0s == batch.r0s and self.contexts == batch.contexts
+            same = self.r0s == batch.r0s and self.contexts == batch.contexts
+            return same and self.effects == batch.effects
         return list(self) == list(batch)
 
     __hash__ = None  # type: ignore[assignment]

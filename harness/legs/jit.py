@@ -29,6 +29,7 @@ from harness.interp import (
     Helper,
     Map,
     NotModelledError,
+    Rings,
     TrapError,
 )
 from harness.jit.linker import link
@@ -386,6 +387,7 @@ class _Host:
 
     def __init__(self, emulator: _Emulator, vector: bytes, maps: list[Map]) -> None:
         self.vector = vector
+        self.rings = Rings()
         self._emulator = emulator
         self._maps = maps
         self._top = 0  # of the heap, bytes
@@ -476,6 +478,7 @@ class JitRunner:
         self._host: _Host | None = None
         self._host_index = -1  # vector the host is for
         self._patience = patience
+        self._rings: dict[int, Rings] = {}  # by vector of the chunk, of those that call helpers
 
     def _place(self, area: tuple[int, int], maps: Sequence[MapDef], content: bytes = b"") -> bytes:
         """Give each of *maps* an address in *area* behind *content*; return what lies there."""
@@ -523,6 +526,7 @@ class JitRunner:
                     place.entries[key] = self._places[place.definition.name]
             self._host = _Host(self._emulator, self._vectors[index], maps)
             self._host_index = index
+            self._rings[index] = self._host.rings
         r1, r2, r3, r4, r5 = arguments
         return helper(self._host, r1, r2, r3, r4, r5)
 
@@ -566,6 +570,8 @@ class JitRunner:
         """
         emulator, count = self._emulator, len(vectors)
         self._vectors, self._host = vectors, None
+        rings: dict[int, Rings] = {}
+        self._rings = rings
         contexts = emulator.contexts[GAP : GAP + count * stride]
         emulator.contexts[:GAP] = bytes([FILL]) * GAP
         fill = bytes([FILL])
@@ -602,13 +608,17 @@ class JitRunner:
         after = [context for (context,) in rows]
         if not alike:
             after = [ctx[: len(vector)] for ctx, vector in zip(after, vectors, strict=True)]
-        return Batch(list(results), after, odd)
+        written = {index: ring.effects() for index, ring in rings.items()}
+        effects = {index: data for index, data in written.items() if data and index not in odd}
+        return Batch(list(results), after, odd, effects)
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
     others = dict(first.others)
     others.update((len(first) + index, outcome) for index, outcome in second.others.items())
-    return Batch(first.r0s + second.r0s, first.contexts + second.contexts, others)
+    effects = dict(first.effects)
+    effects.update((len(first) + index, data) for index, data in second.effects.items())
+    return Batch(first.r0s + second.r0s, first.contexts + second.contexts, others, effects)
 
 
 def _beside_broken_gaps(

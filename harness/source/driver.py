@@ -172,6 +172,12 @@ def driver(layout: Layout) -> str:
             '\t__asm__("" : "+r"(crosscheck_objects));',
         ]
     text += [f"\t{line}" for line in names]
+    # what a source that uses maps and helpers finds behind the context (crosscheck/helpers.c)
+    text += [
+        "#if defined(CROSSCHECK_BPF_H) && !defined(__bpf__)",
+        f"\tcrosscheck_side = (void *)(crosscheck_ctx + {-(-layout.size // 8) * 8});",
+        "#endif",
+    ]
     if size:
         text += _copy("crosscheck_objects", f"crosscheck_ctx + {layout.start}", size)
     text += _call(layout)
