@@ -11,6 +11,7 @@ programs, and then it is checked. The guests belong to this process, not to the 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import multiprocessing
 import os
@@ -502,10 +503,23 @@ class _pool:  # noqa: N801 (reads as a function)
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, _leave)
+    # A parent that is killed leaves no worker behind: its end of this pipe closes then.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        signal.signal(signal.SIGIO, _leave)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _leave(*_: object) -> None:
-    raise SystemExit(1)  # unwinds, so that a compiler that runs is killed
+    """End this worker at once, with the compilers that it runs, each a group of its own."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        for child in path.read_text().split():
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(OSError):
+                    kill(int(child), signal.SIGKILL)
+    os._exit(1)  # an exception would be taken for the result of a step
 
 
 # --- known.toml -------------------------------------------------------------

@@ -203,7 +203,13 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_an_interrupt_ends_everything_at_once(tmp_path: Path, clang: Sequence[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_an_interrupt_ends_everything_at_once(
+    number: int, status: int, tmp_path: Path, clang: Sequence[str]
+) -> None:
     wrapper = tmp_path / "slow-clang"
     wrapper.write_text(
         f'#!/bin/sh\ncase "$*" in *-c*) echo $$ >> {tmp_path}/pids; exec sleep 100;; '
@@ -223,12 +229,30 @@ def test_an_interrupt_ends_everything_at_once(tmp_path: Path, clang: Sequence[st
     deadline = time.monotonic() + 60
     while not (pids.exists() and pids.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
     _, said = process.communicate(timeout=20)
-    assert process.returncode == 130, said
+    assert process.returncode == status, said
     assert "Traceback" not in said
-    for pid in pids.read_text().split():
-        assert not Path(f"/proc/{pid}").exists()
+    deadline = time.monotonic() + 10
+    while (left := running_in(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def running_in(session: int) -> list[str]:
+    """Return what still runs in *session*, the compilers' own groups included."""
+    left = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().rpartition(")")
+        except OSError:
+            continue
+        if int(rest.split()[3]) == session and rest.split()[0] != "Z":
+            left.append(name)
+    return left
 
 
 # --- the parts --------------------------------------------------------------
