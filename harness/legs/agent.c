@@ -284,7 +284,10 @@ static s64 read_file(const char *path, u8 *to, u32 limit, u32 *length)
 	if (fd < 0)
 		return fd;
 	do {
-		got = call3(SYS_read, fd, to + done, limit - done);
+		u32 most = limit - done;
+
+		/* some files of /proc want a buffer of the kernel's as large as ours */
+		got = call3(SYS_read, fd, to + done, most < 65536 ? most : 65536);
 		if (got > 0)
 			done += got;
 	} while (got > 0 && done < limit);

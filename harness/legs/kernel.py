@@ -117,34 +117,37 @@ class KernelLeg:
         self.run_patience = run_patience
         self.kernel: Kernel | None = None
         self._modules = tuple(modules)
-        self._scratch = tempfile.TemporaryDirectory(
-            prefix="crosscheck-", ignore_cleanup_errors=True
-        )
+        if host and modules:
+            raise HarnessError("the machine's own kernel gets no module of ours: use the guest")
+        if host and os.geteuid() != 0:
+            raise HarnessError("the machine's own kernel is for root only: use the guest instead")
         if compilers is None:
             try:
                 compilers = find_compilers(progress=progress)
             except HarnessError:
                 compilers = ()  # the machine's own may do
         program = build_agent(compilers)
-        launch = self._host(program) if host else self._guest(program, progress)
+        qemu: tuple[str, ...] = ()
+        if not host:
+            self.kernel = find_kernel(progress=progress)
+            qemu = find_qemu(progress=progress)
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="crosscheck-", ignore_cleanup_errors=True
+        )
+        launch = self._launch(program, qemu)
         self._crew = Crew(launch, 1 if host else guests, prelude=self._prelude())
         self._types: request.Types | None = None
         self._cpus = os.sysconf("SC_NPROCESSORS_CONF") if host else 1
         atexit.register(self.close)
 
-    def _host(self, program: bytes) -> Launch:
-        if os.geteuid() != 0:
-            raise HarnessError("the machine's own kernel is for root only: use the guest instead")
+    def _launch(self, program: bytes, qemu: Sequence[str]) -> Launch:
         path = Path(self._scratch.name, "agent")
-        path.write_bytes(program)
-        path.chmod(0o755)
-        return host_launch(path)
-
-    def _guest(self, program: bytes, progress: Progress | None) -> Launch:
-        self.kernel = find_kernel(progress=progress)
-        initrd = Path(self._scratch.name, "initrd")
-        initrd.write_bytes(initramfs({"init": program}))
-        return guest_launch(find_qemu(progress=progress), self.kernel.image, initrd)
+        if self.kernel is None:
+            path.write_bytes(program)
+            path.chmod(0o755)
+            return host_launch(path)
+        path.write_bytes(initramfs({"init": program}))
+        return guest_launch(qemu, self.kernel.image, path)
 
     def __enter__(self) -> KernelLeg:
         return self

@@ -67,7 +67,7 @@ def test_a_compiler_that_cannot_is_passed_over(compiler, program):
 
 def test_without_a_compiler_one_line_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(HarnessError, match="cannot compile the agent .* takes a clang"):
+    with pytest.raises(HarnessError, match=r"cannot compile the agent .* takes a clang"):
         agent_build.build_agent([])
 
 
@@ -300,7 +300,7 @@ def test_an_agent_that_does_not_start_is_one_line(code, why):
 
 def test_a_program_that_is_not_there_is_one_line(tmp_path):
     crew = Crew(Launch(lambda _fd, _c: [str(tmp_path / "absent")], "the guest", True), 1)
-    with pytest.raises(HarnessError, match="cannot run|does not start"):
+    with pytest.raises(HarnessError, match=r"cannot run|does not start"):
         ask(crew, Script())
 
 
