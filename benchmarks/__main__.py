@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import legs, parts, whole
+from benchmarks import kernel, legs, parts, whole
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "run": whole.run_against_compilers,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "verifier": parts.verifier,
     "jit": parts.jit,
     "loader": parts.loader,
+    "kernel": kernel.kernel,
 }
 
 

@@ -15,11 +15,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from harness import corpus, pipeline, verifier
 from harness.compare import agree, first_difference
-from harness.corpus import Known
+from harness.corpus import Case, Known
 from harness.isa import codec, disasm
 from harness.isa.insn import Alu, Call, Goto, Insn, Jump, LoadImm, MayGoto, Raw
 from harness.jit import text as x86_text
@@ -184,16 +185,40 @@ def build_subjects(
     return subjects, missing
 
 
-def case_subject(path: Path) -> Subject | None:
-    """Return the BPF text of the case *path* as a subject, None where it has none.
+def case_subjects(path: Path, settings: Settings) -> tuple[list[Subject], list[str]]:
+    """Return the programs of the case *path*: its BPF text, or the builds of its C.
 
-    None, too, for a case about a kernel that is not at hand.
+    A case about a kernel that is not at hand has none.
     """
-    case = corpus.read(path)
-    if case.program is None or (case.verify is not None and case.verify.kernel):
-        return None
-    program = corpus.program(case.program, case.name)
-    return Subject(str(path), "", program, tuple(run.ctx for run in case.runs))
+    try:
+        case = corpus.read(path)
+        if case.source is not None:
+            return _source_subjects(case, settings)
+        if case.program is None or (case.verify is not None and case.verify.kernel):
+            return [], []
+        program = corpus.program(case.program, case.name)
+    except HarnessError as error:
+        return [], [str(error)]
+    return [Subject(str(path), "", program, tuple(run.ctx for run in case.runs))], []
+
+
+def _source_subjects(case: Case, settings: Settings) -> tuple[list[Subject], list[str]]:
+    assert case.source is not None
+    subjects: list[Subject] = []
+    missing: list[str] = []
+    with TemporaryDirectory(prefix="crosscheck-") as folder:
+        path = Path(folder, f"{case.name}.c")
+        path.write_text(case.source.c, encoding="utf-8")
+        for compiler in settings.compilers:
+            configs = pipeline.case_configs(case, compiler)
+            planned = pipeline.plan(path, str(case.path), replace(settings, configs=configs))
+            if planned.failure:
+                return [], [f"{case.path}: {planned.failure}"]
+            for config in configs:
+                found, without = build_subjects(planned, config, settings)
+                subjects += found
+                missing += without
+    return subjects, missing
 
 
 def _plain_vectors(program: Program) -> tuple[Vector, ...]:
@@ -614,11 +639,6 @@ def _prepare(
     return _Prepared(tuple(subjects), mine, tuple(missing))
 
 
-def _case(path: Path) -> tuple[list[Subject], list[str]]:
-    subject = case_subject(path)
-    return ([subject], []) if subject is not None else ([], [])
-
-
 def _with_log(subject: Subject, us: Ours, linux: KernelAnswer) -> tuple[Comparison, ...]:
     again = replace(us, verification=verifier.verify(subject.program, log_level=2))
     return (compare(subject, again, linux, log=True),)
@@ -685,7 +705,9 @@ def parity(
             Step(pipeline.plan, (path, name, settings), _lost(state, name))
             for name, path in sources
         ]
-        found: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [(_case, (p,)) for p in cases]
+        found: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+            (case_subjects, (p, settings)) for p in cases
+        ]
         found += [(object_subjects, (p, settings)) for p in objects]
         steps += [
             Step(_prepare, (find, arguments, settings, level), _lost(state, str(arguments[0])))
