@@ -23,7 +23,8 @@ long long out_7(long long a, long long b, long long c, long long d, long long e,
 long long out_8(long long a, long long b, long long c, long long d, long long e, long long f,
 		long long g, long long h)
 {
-	return crosscheck_kfunc_u64x8(a + b, b, c - d, d, e ^ f, f, g, h);
+	return crosscheck_kfunc_u64x8((unsigned long long)a + b, b, (unsigned long long)c - d, d,
+				      e ^ f, f, g, h);
 }
 
 long long out_9(long long a, long long b, long long c, long long d, long long e, long long f,
@@ -264,7 +265,7 @@ unsigned long long out_memory(unsigned long long a, unsigned long long b, unsign
 int out_fill(unsigned char *a __attribute__((btf_decl_tag("elements:24"))), unsigned long long b,
 	     unsigned long long c, unsigned long long d, unsigned long long e, unsigned char f)
 {
-	return crosscheck_kfunc_fill8(b, c, d, e, b ^ c, a, 24, f) +
+	return (unsigned int)crosscheck_kfunc_fill8(b, c, d, e, b ^ c, a, 24, f) +
 	       crosscheck_kfunc_fill8(e, d, c, b, d ^ e, a + 4, 9, f + 1);
 }
 

@@ -39,6 +39,15 @@ def test_c_with_maps_agrees_on_all_legs(plan):
     assert len(checks) == 10
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.parent.glob("*.c")), ids=lambda path: path.stem)
+def test_no_vector_meets_undefined_behaviour(path, compiler):
+    config = BuildConfig(compiler.name, "2", "v4", "hidden")
+    settings = pipeline.Settings((config,), (compiler,), legs=("interp", "jit"), vectors=300)
+    planned = pipeline.plan(path, path.name, settings)
+    assert planned.layouts, planned.failure
+    assert pipeline.undefined_in(planned, settings) == {}
+
+
 def test_effects_reach_the_comparison(plan):
     _, _, planned = plan
     seen = Batch.of(planned.natives["ring_reserve"]["native-O2"])
