@@ -98,6 +98,7 @@ class KernelLeg:
         *,
         guests: int = GUESTS,
         host: bool = False,
+        kvm: bool = False,
         log_limit: int = LOG_LIMIT,
         patience: float = PATIENCE,
         run_patience: float = RUN_PATIENCE,
@@ -107,7 +108,8 @@ class KernelLeg:
     ) -> None:
         """Find what it takes; nothing is started yet.
 
-        With *host* it is the machine's own kernel, which takes root. *compilers* may
+        With *host* it is the machine's own kernel, which takes root. *kvm* is quicker than
+        emulation, and hangs on some machines that are virtual themselves. *compilers* may
         compile the agent; None: the clang that is found. Raises HarnessError, one line,
         where something is missing and cannot be fetched.
         """
@@ -134,20 +136,20 @@ class KernelLeg:
         self._scratch = tempfile.TemporaryDirectory(
             prefix="crosscheck-", ignore_cleanup_errors=True
         )
-        launch = self._launch(program, qemu)
+        launch = self._launch(program, qemu, kvm)
         self._crew = Crew(launch, 1 if host else guests, prelude=self._prelude())
         self._types: request.Types | None = None
         self._cpus = os.sysconf("SC_NPROCESSORS_CONF") if host else 1
         atexit.register(self.close)
 
-    def _launch(self, program: bytes, qemu: Sequence[str]) -> Launch:
+    def _launch(self, program: bytes, qemu: Sequence[str], kvm: bool) -> Launch:
         path = Path(self._scratch.name, "agent")
         if self.kernel is None:
             path.write_bytes(program)
             path.chmod(0o755)
             return host_launch(path)
         path.write_bytes(initramfs({"init": program}))
-        return guest_launch(qemu, self.kernel.image, path)
+        return guest_launch(qemu, self.kernel.image, path, kvm=kvm)
 
     def __enter__(self) -> KernelLeg:
         return self
