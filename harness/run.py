@@ -420,6 +420,9 @@ def _as_expected(case: Case | None, check: Check) -> Check:
         return check
     expected = case.crosscheck or "agree"
     same = check.outcome == expected
+    if same and expected != "agree" and case is not None:
+        # kept because of somebody's fault: shown as known until it is mended
+        return replace(check, known=case.name)
     detail = check.detail or f"expected {expected}, got {check.outcome}"
     outcome = "agree" if same else "diverge" if check.outcome == "agree" else check.outcome
     return replace(check, outcome=outcome, detail="" if same else detail)

@@ -116,8 +116,8 @@ class Facts:
     log: list[Experiment] = field(default_factory=list)
 
     def note(self, name: str, result: str) -> None:
-        """Add an experiment to the log."""
-        self.log.append(Experiment(name, result))
+        """Add an experiment to the log, without the names of our scratch folders."""
+        self.log.append(Experiment(name, re.sub(r"/\S*/crosscheck-\w+/", "", result)))
 
     @property
     def legs(self) -> dict[str, Sequence[Outcome]]:
@@ -477,6 +477,9 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
         return Diagnosis(VERIFIER, detail, HIGH)
     program = facts.built.program
     assert program is not None
+    wanted = rules.rule_of(expected) if expected else None
+    if wanted is not None and any(b.rule == wanted for b in rules.broken(program)):
+        return Diagnosis(VERIFIER, f"says {message!r} where it must say {expected!r}", HIGH)
     if _damaged(facts):
         return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
     rule = _rule_of(message)

@@ -127,6 +127,7 @@ _TOKEN = re.compile(
        |->|\+\+|--|<<|>>|[<>=!+\-*/%&|^]=|&&|\|\||.)""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
+_CONTROL = ("if", "while", "for", "switch")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _BINARY = {
     "+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>", "&&", "||", "<", ">", "<=", ">=",
@@ -159,6 +160,7 @@ def _join(tokens: Sequence[str]) -> str:
         depth -= token in (")", "]")
         glue = line and (
             ((line[-1].isalnum() or line[-1] == "_") and (token[0].isalnum() or token[0] in "_\"'"))
+            or (line[-1] == ")" and (token[0].isalpha() or token[0] == "_"))
             or line[-1] + token[0] in ("++", "--", "&&", "<<", ">>", "==", "//", "/*")
         )
         line += (" " if glue else "") + token
@@ -211,10 +213,14 @@ def _statement(tokens: Sequence[str], start: int) -> int | None:
 def _starts(tokens: Sequence[str]) -> list[int]:
     """Return where statements and definitions may start."""
     found, depth = [0], 0
+    controlled: list[bool] = []  # for each open parenthesis: whether a statement follows it
     for index, token in enumerate(tokens[:-1]):
+        if token == "(":
+            controlled.append(index > 0 and tokens[index - 1] in _CONTROL)
+        closes = token == ")" and bool(controlled) and controlled.pop()
         depth += token in ("(", "[")
         depth -= token in (")", "]")
-        ends = token in (";", "{", "}", ":", "else", ")") or token.startswith("#")
+        ends = token in (";", "{", "}", ":", "else") or closes or token.startswith("#")
         if not depth and ends:
             found.append(index + 1)
     return found

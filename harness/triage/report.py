@@ -93,6 +93,7 @@ def standalone(result: Triage) -> str:
     text = driver.translation_unit(result.subject.c, (place,), result.subject.config.linkage)
     text = re.sub(r"(?m)^#line .*\n|^#pragma clang diagnostic .*\n", "", text)
     text = re.sub(r"#ifdef __bpf__\n#include <crosscheck/kfuncs.h>[^\n]*\n#endif\n", "", text)
+    text = re.sub(r"#if defined\(CROSSCHECK_BPF_H\)[^#]*#endif\n", "", text)
     size = len(vector)
     values = ", ".join(f"0x{byte:02x}" for byte in vector)
     main = f"""\

@@ -362,35 +362,31 @@ def _marked(result: Triage, facts: Facts) -> Triage:
         return result
     if cause not in CLANG:
         return result
+    vector = result.diagnosis.vector
     right, name = _right_build(facts)
-    if right is None or right.program is None:
+    if right is None or right.program is None or vector is None:
         return replace(result, wrong_why="no build of this source is right to compare with")
-    ours = [format_insn(insn) for insn in program.insns]
-    theirs = [format_insn(insn) for insn in right.program.insns]
-    executed = {m.slot for m in result.trace.interp} if result.trace else set(range(len(ours)))
-    matcher = difflib.SequenceMatcher(None, theirs, ours, autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes():
-        if kind == "equal":
-            continue
-        slot = next((n for n in range(c, max(d, c + 1)) if n in executed), None)
-        if slot is None:
-            continue
-        there = "; ".join(theirs[a:b][:3]) or "nothing"
-        here = "; ".join(ours[c:d][:3]) or "nothing"
-        words = f"{name} has `{there}` where this build has `{here}`"
-        return replace(result, wrong=slot, wrong_why=words)
-    return replace(result, wrong_why=f"{name} has the same instructions")
+    parted = lockstep.first_difference(program, right.program, vector)
+    if parted is None:
+        return replace(result, wrong_why=f"{name} is right, and calls and returns the same way")
+    slot, words = parted
+    return replace(result, wrong=slot, wrong_why=f"against {name}, which is right: {words}")
 
 
 def _right_build(facts: Facts) -> tuple[Built | None, str]:
-    candidates: list[tuple[Built, str]] = []
-    if facts.through_text is not None:
-        candidates.append((facts.through_text, "the hand-over through assembly"))
-    candidates += [(b, f"the build {c}") for c, b in facts.others.items()]
-    for built, name in candidates:
+    """Return the build that is right and most like the one in question, and its name."""
+    ours = _texts(facts.built)
+    best: tuple[float, Built | None, str] = (-1.0, None, "")
+    for config, built in facts.others.items():
         if isinstance(built.verdict, Accepted) and rightness(facts, built) == RIGHT:
-            return built, name
-    return None, ""
+            alike = difflib.SequenceMatcher(None, _texts(built), ours, autojunk=False).ratio()
+            if alike > best[0]:
+                best = (alike, built, f"the build {config}")
+    return best[1], best[2]
+
+
+def _texts(built: Built) -> list[str]:
+    return [format_insn(insn) for insn in built.program.insns] if built.program else []
 
 
 # --- to files ---------------------------------------------------------------
