@@ -139,7 +139,7 @@ struct request {
 
 /* What a step asks of the slot `subject`; what ran out of time is not tried in another way. */
 enum { ALWAYS, IF_OK, IF_FAILED };
-enum { BPF, RUN, READ, WRITE, MODULE, MAP }; /* what a step does; a, b, c as below */
+enum { BPF, RUN, READ, WRITE, MODULE, MAP, RING }; /* what a step does; a, b, c as below */
 
 struct step {
 	u32 op;
@@ -328,6 +328,32 @@ static s64 map_arena(const struct step *step)
 	return place;
 }
 
+/*
+ * Copy what lies in the ring buffer in slot `a`, of `b` bytes, to offset `c`, and how much it
+ * is to offset `d`. Behind the consumer's page, which is not looked at, lie the producer's
+ * and the data (Documentation/bpf/ringbuf.rst).
+ */
+static s64 read_ring(const struct step *step)
+{
+	u64 size = 4096 + (u64)step->b;
+	u64 produced;
+	s64 place;
+
+	if (slots[step->a] < 0)
+		return SKIPPED;
+	/* read, shared */
+	place = syscall(SYS_mmap, 0, size, 1, 1, slots[step->a], 4096);
+	if (place < 0 && place > -4096)
+		return place;
+	produced = *(volatile u64 *)place;
+	if (produced > step->b)
+		produced = step->b;
+	memcpy(at(step->c), (u8 *)place + 4096, produced);
+	*(u32 *)at(step->d) = (u32)produced;
+	call2(SYS_munmap, place, size);
+	return 0;
+}
+
 static s64 take(const struct step *step, const struct patch *patches)
 {
 	u32 i;
@@ -361,6 +387,8 @@ static s64 take(const struct step *step, const struct patch *patches)
 		return call3(SYS_init_module, at(step->c), step->b, "");
 	case MAP:
 		return map_arena(step);
+	case RING:
+		return read_ring(step);
 	}
 	return -EINVAL;
 }

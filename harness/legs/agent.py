@@ -27,7 +27,7 @@ _STEP, _PATCH, _RANGE = struct.Struct("<10I"), struct.Struct("<4I"), struct.Stru
 HELLO = REPLY = struct.Struct("<4IQ")
 
 # What a step does, what it asks of a slot, and kinds of patches: agent.c
-BPF, RUN, READ, WRITE, MODULE, MAP = range(6)
+BPF, RUN, READ, WRITE, MODULE, MAP, RING = range(7)
 ALWAYS, IF_OK, IF_FAILED = range(3)
 ADDRESS, DESCRIPTOR = range(2)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.btf import Btf, encode_with_strings
+from harness.interp import RECORD, RING_HEADER, RINGBUF, name_hash
 from harness.isa.codec import encode
 from harness.isa.insn import Call, LoadImm
 from harness.legs.agent import (
@@ -21,6 +22,7 @@ from harness.legs.agent import (
     BPF,
     IF_FAILED,
     MAP,
+    RING,
     RUN,
     SKIPPED,
     Address,
@@ -90,6 +92,7 @@ PACKET   = frozenset({"sched_cls", "sched_act", "xdp", "socket_filter", "cgroup_
 # fmt: on
 
 SLEEPABLE, XDP_HAS_FRAGS = 1 << 4, 1 << 5  # program flags
+RING_BUSY, RING_DISCARD = 1 << 31, 1 << 30  # of a ring buffer's record
 LOG_FIXED = 8  # log level flag: keep the beginning, not the end
 LICENSE = "Dual BSD/GPL"
 BTF_LOG = 1 << 20  # bytes
@@ -612,6 +615,14 @@ class Batch:
         ]
         if not self._packet:
             self._after = [script.fixed(start, at - start, slot)]
+        self._rings = [n for n, each in enumerate(program.maps) if each.type == RINGBUF]
+        self._ring: tuple[int, int] | None = None  # what stands for its name, and the range
+        if len(self._rings) == 1 and len(vectors) == 1:
+            each = program.maps[self._rings[0]]
+            data, length = script.room(each.max_entries), script.room(8)
+            ring = script.step(RING, maps.slots[self._rings[0]], each.max_entries, data, length)
+            record = script.counted(data, each.max_entries, length, 1, ring.slot)
+            self._ring = name_hash(each.name), record
 
     def outcomes(self, reply: Reply) -> list[Outcome]:
         """Return the outcome of each vector; the kernel tells the low half of r0 only."""
@@ -632,8 +643,35 @@ class Batch:
             if error:
                 outcomes.append(Unknown(f"BPF_PROG_TEST_RUN: {error_name(error)}"))
             else:
-                outcomes.append(Returned(r0, bytes(vector) if self._copy else after))
+                after = bytes(vector) if self._copy else after
+                outcomes.append(Returned(r0, after, self._effects(reply)))
         return outcomes
+
+    def _effects(self, reply: Reply) -> bytes | None:
+        """Return the records of the ring buffer; None of several, whose order is not known."""
+        if not self._rings:
+            return b""
+        if self._ring is None:
+            return None
+        name, number = self._ring
+        return ring_records(name, reply.ranges[number])
+
+
+def ring_records(name: int, data: bytes) -> bytes:
+    """Return what a reader finds in *data*, a ring buffer from its start, as interp has it.
+
+    A record's header is its length, with two bits for one that is busy or discarded, and a
+    word that is the kernel's own (struct bpf_ringbuf_hdr).
+    """
+    at, found = 0, bytearray()
+    while at + RING_HEADER <= len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        size = length & ~(RING_BUSY | RING_DISCARD)
+        if not length & (RING_BUSY | RING_DISCARD):
+            start = at + RING_HEADER
+            found += RECORD.pack(name, size) + data[start : start + size]
+        at += -(-(size + RING_HEADER) // 8) * 8
+    return bytes(found)
 
 
 def ask_btf_name(script: Script, number: int) -> Callable[[Reply], str]:

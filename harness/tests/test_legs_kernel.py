@@ -23,6 +23,7 @@ from harness.btf import (
     Void,
     encode,
 )
+from harness.interp import RECORD, name_hash
 from harness.isa.asm import assemble
 from harness.isa.insn import Exit, LoadImm
 from harness.legs import conformance
@@ -372,6 +373,7 @@ def test_btf_that_is_refused_changes_the_verdict(leg):
 COUNTER = MapDef(".bss", 2, 4, 8, 1, data=bytes(8))
 TABLE = MapDef("table", 2, 4, 8, 4)
 HASH = MapDef("hash", 1, 8, 8, 4)
+RING = MapDef("ring", 27, 0, 0, 4096)
 
 
 @kernel
@@ -388,14 +390,33 @@ def test_every_vector_finds_maps_as_they_began(leg):
     ring = program(
         "*(u64 *)(r10 - 8) = 5\nld_pseudo r1, 5, 0\nr2 = r10\nr2 += -8\nr3 = 8\nr4 = 0\n"
         "call 130\nld_pseudo r1, 5, 0\nr2 = 0\ncall 134\nexit",
-        maps=[MapDef("ring", 27, 0, 0, 4096)],  # bytes in the ring
+        maps=[RING],  # bytes in the ring
     )
     answers = leg.check([counts, keeps, ring], [[b""] * 5] * 3, images=False)
     assert [set(answer.outcomes) for answer in answers] == [
         {Returned(1, b"")},
         {Returned(0, b"")},
-        {Returned(16, b"")},
+        {Returned(16, b"", RECORD.pack(name_hash("ring"), 8) + words(5))},
     ]
+
+
+@kernel
+def test_what_is_in_a_ring_buffer_is_what_the_interpreter_put_there(leg):
+    writes = program(
+        "r6 = *(u64 *)(r1 + 0)\n*(u64 *)(r10 - 16) = r6\n*(u64 *)(r10 - 8) = 9\n"
+        "ld_pseudo r1, 5, 0\nr2 = r10\nr2 += -16\nr3 = 13\nr4 = 0\ncall 130\n"
+        "ld_pseudo r1, 5, 0\nr2 = 16\nr3 = 0\ncall 131\nif r0 == 0 goto Out\n"
+        "*(u64 *)(r0 + 0) = r6\nr1 = r0\nr2 = 0\ncall 133\n"
+        "ld_pseudo r1, 5, 0\nr2 = 8\nr3 = 0\ncall 131\nif r0 == 0 goto Out\n"
+        "*(u64 *)(r0 + 0) = r6\nr1 = r0\nr2 = 0\ncall 132\nOut:\nr0 = 0\nexit",
+        maps=[RING],
+    )
+    batch = [words(1), words(2)]
+    (answer,) = leg.check([writes], [batch])
+    assert list(answer.outcomes) == list(InterpLeg().prepare(writes).run(batch))
+    assert len(answer.outcomes[0].effects) == 8 + 13 + 8 + 8
+    two = program("r0 = 0\nld_pseudo r1, 5, 0\nld_pseudo r1, 5, 1\nexit", maps=[RING, RING])
+    assert leg.check([two], [[b""]])[0].outcomes == (Returned(0, b"", None),)
 
 
 @kernel
