@@ -31,13 +31,17 @@ MAX_STACK = 512  # MAX_BPF_STACK, bytes
 TAIL_CALL = 12  # helper number of bpf_tail_call
 TAIL_CALL_OPCODE = 0xF5  # JMP | TAIL_CALL: the kernel's own form of a tail call
 
+_BRANCHES = (Jump, Goto, MayGoto)
+_MAYBE_TAIL_CALLS = (Call, Raw)
 _ANY = None  # a register that may point anywhere, the stack included
 
 
 def infer(program: Program) -> tuple[Frame, ...]:
     """Return a frame for each subprogram of *program*, from the instructions alone."""
     bodies = [program.insns[sub.start : sub.end] for sub in program.subprograms]
-    tail = [any(map(is_tail_call, body)) for body in bodies]
+    tail = [
+        any(isinstance(i, _MAYBE_TAIL_CALLS) and is_tail_call(i) for i in body) for body in bodies
+    ]
     index_of = {sub.start: index for index, sub in enumerate(program.subprograms)}
     callers = {
         (index_of.get(sub.start + at + 1 + insn.imm, -1), index)
@@ -70,9 +74,7 @@ def stack_depth(body: Sequence[Insn]) -> int:
     One walk in order: registers that hold the frame pointer plus a constant are
     followed up to the next jump target; anything less clear counts as the whole stack.
     """
-    targets = {
-        at + 1 + insn.off for at, insn in enumerate(body) if isinstance(insn, Jump | Goto | MayGoto)
-    }
+    targets = {at + 1 + insn.off for at, insn in enumerate(body) if isinstance(insn, _BRANCHES)}
     pointers: dict[int, int | None] = {}
     lowest = 0
     derived = False  # a stack pointer has left r10
@@ -80,30 +82,34 @@ def stack_depth(body: Sequence[Insn]) -> int:
         if at in targets:
             pointers = dict.fromkeys(range(FP), _ANY) if derived else {}
         match insn:
-            case Alu(op="mov", bits=64, dst=dst, src=src, sx=0) if src == FP:
-                pointers[dst], derived = 0, True
-            case Alu(op="mov", bits=64, dst=dst, src=int(src), sx=0) if src in pointers:
-                pointers[dst] = pointers[src]
-            case Alu(op="add" | "sub" as op, bits=64, dst=dst, src=None, imm=imm) if (
-                dst in pointers
-            ):
-                was = pointers[dst]
-                step = imm if op == "add" else -imm
-                if was is _ANY:
-                    lowest = -MAX_STACK if step < 0 else lowest
-                else:
-                    pointers[dst] = was + step
-                    lowest = min(lowest, was + step)
-            case Alu(op="mov", dst=dst):
-                pointers.pop(dst, None)
-            case Alu(dst=dst, src=src) if dst in pointers or src == FP or src in pointers:
-                pointers[dst] = _ANY
-                lowest = -MAX_STACK
+            case Alu():
+                dst, src = insn.dst, insn.src
+                whole = insn.bits == 64
+                if insn.op == "mov":
+                    if whole and src == FP and not insn.sx:
+                        pointers[dst], derived = 0, True
+                    elif whole and src in pointers and not insn.sx:
+                        pointers[dst] = pointers[src]
+                    else:
+                        pointers.pop(dst, None)
+                elif whole and src is None and dst in pointers and insn.op in ("add", "sub"):
+                    was = pointers[dst]
+                    step = insn.imm if insn.op == "add" else -insn.imm
+                    if was is _ANY:
+                        lowest = -MAX_STACK if step < 0 else lowest
+                    else:
+                        pointers[dst] = was + step
+                        lowest = min(lowest, was + step)
+                elif dst in pointers or src == FP or src in pointers:
+                    pointers[dst] = _ANY
+                    lowest = -MAX_STACK
             case Load(dst=dst, src=base, off=off):
                 lowest = min(lowest, _reach(pointers, base, off))
                 pointers.pop(dst, None)
                 if derived:
                     pointers[dst] = _ANY  # may be a spilled one
+            case Jump() | Goto():
+                pass
             case Store(dst=base, off=off) | StoreImm(dst=base, off=off) | Atomic(dst=base, off=off):
                 lowest = min(lowest, _reach(pointers, base, off))
                 if isinstance(insn, Atomic):
