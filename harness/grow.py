@@ -47,7 +47,8 @@ from harness.verifier import fixup
 PROGRAMS = 16  # of a batch, unless a campaign says otherwise: one compiler call each build
 BUILDS = 2  # of a batch
 ROUNDS = 8  # compiler calls that shrinking a new case may take
-SHRINK_ROUNDS = 60  # the same, for the representative of a bucket
+SHRINK_ROUNDS = 40  # the same, for the representative of a bucket
+PATIENCE = 30.0  # seconds that one shrinking may take: the campaign goes on meanwhile
 # -O0 has frames so large that few chains of calls fit 512 bytes: it comes up less often.
 OPTS = ("0", "1", "1", "2", "2", "2", "2", "3", "3", "s", "s")
 CPUS = ("v1", "v2", "v3", "v4")
@@ -421,9 +422,14 @@ def shrink_finding(start: Finding, settings: Settings) -> Representative:
     """Return *start* made small as long as it falls into its bucket."""
     os.environ["CROSSCHECK_NO_CACHE"] = "1"
     smallest: dict[Tree, Check] = {}
+    deadline = time.monotonic() + PATIENCE
+    if start.outcome != "diverge":  # a verdict, or none: nothing needs to run
+        settings = replace(settings, legs=("interp",), vectors=1)
 
     def same(trees: Sequence[Tree]) -> list[bool]:
         good = [False] * len(trees)
+        if time.monotonic() > deadline:
+            return good
         members = list(enumerate(trees))
         natives = native_outcomes(members, settings)
         for index, check, _ in check_trees(
@@ -442,7 +448,8 @@ def shrink_finding(start: Finding, settings: Settings) -> Representative:
     if check is None:
         return Representative(start.bucket, start)
     made = finding(small, 0, check, settings, 0)
-    return Representative(start.bucket, replace(made, source=start.source))
+    made = replace(made, source=start.source, legs=start.legs, vectors=start.vectors)
+    return Representative(start.bucket, made)
 
 
 # --- the state ----------------------------------------------------------------
@@ -543,6 +550,13 @@ class State:
         with self.transaction() as db:
             db.execute("UPDATE bucket SET shrunk = 1 WHERE name = ?", (name,))
 
+    def unshrunk(self) -> list[tuple[str, str]]:
+        """Return the buckets, with their first finding, that no one made small yet."""
+        return self.table(
+            "SELECT bucket.name, bucket.file FROM bucket JOIN finding USING (file) "
+            "WHERE shrunk = 0 AND known IS NULL"
+        )
+
     def table(self, query: str) -> list[Any]:
         """Return the rows of *query*."""
         return self.db.execute(query).fetchall()
@@ -636,6 +650,7 @@ def grow(campaign: Campaign, progress: Callable[[Summary], None] = lambda _: Non
 
     try:
         steps = [s for _ in range(campaign.jobs + 2) for s in _next_batch(session)]
+        steps += [s for name, file in state.unshrunk() for s in _shrink_step(session, name, file)]
         work(steps, finished, campaign.jobs)
         return summary(session)
     finally:
@@ -649,7 +664,7 @@ def _next_batch(session: _Session) -> Iterator[Step]:
         session.next += 1
     if campaign.count is not None and session.next * campaign.batch >= campaign.count:
         return
-    if campaign.seconds is not None and time.monotonic() - session.began >= campaign.seconds:
+    if _over(session):
         return
     number = session.next
     session.next += 1
@@ -659,6 +674,11 @@ def _next_batch(session: _Session) -> Iterator[Step]:
 
     arguments = (number, campaign.batch, campaign.seed, campaign.settings)
     yield Step(check_batch, arguments, lost)
+
+
+def _over(session: _Session) -> bool:
+    seconds = session.campaign.seconds
+    return seconds is not None and time.monotonic() - session.began >= seconds
 
 
 def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
@@ -679,7 +699,7 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
     state.add(result, files)
     session.programs += result.programs
     yield from _next_batch(session)
-    if result.lost:
+    if result.lost or _over(session):
         return
     config_of = campaign.settings.compilers[0].name
     for number, wanted in new:
@@ -691,11 +711,18 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
             lambda _: None,
         )
     for file, name, known in files:
-        if known is None and name not in session.shrinking and state.buckets[name] == file:
-            session.shrinking.add(name)
-            start = findings.read(campaign.folder / file)
-            unshrunk = partial(_unshrunk, start)
-            yield Step(shrink_finding, (start, campaign.settings), unshrunk)
+        if known is None and state.buckets[name] == file:
+            yield from _shrink_step(session, name, file)
+
+
+def _shrink_step(session: _Session, name: str, file: str) -> Iterator[Step]:
+    """Yield the step that makes the finding in *file* small, once a bucket and while time lasts."""
+    if name in session.shrinking or _over(session):
+        return
+    session.shrinking.add(name)
+    start = findings.read(session.campaign.folder / file)
+    arguments = (start, session.campaign.settings)
+    yield Step(shrink_finding, arguments, partial(_unshrunk, start))
 
 
 def _unshrunk(start: Finding, _why: str) -> Representative:

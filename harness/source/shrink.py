@@ -41,7 +41,6 @@ from harness.source.tree import (
     Tree,
     Unary,
     problems,
-    size,
     walk,
 )
 
@@ -70,7 +69,7 @@ def shrink(
     done = 0
     position = 0
     while True:
-        candidates = _skip(_valid(tree), position)
+        candidates = _valid(tree, position)
         found = False
         while done < rounds:
             chunk = list(islice(candidates, batch))
@@ -89,14 +88,15 @@ def shrink(
             position = 0  # once more from the start: later cuts make earlier ones possible
 
 
-def _skip(candidates: Iterator[tuple[int, Tree]], position: int) -> Iterator[tuple[int, Tree]]:
-    """Leave out the first cuts: they were tried on a tree that differs in little."""
-    return (pair for pair in candidates if pair[0] >= position)
+def _valid(tree: Tree, position: int) -> Iterator[tuple[int, Tree]]:
+    """Yield the cuts worth a look, by number.
 
-
-def _valid(tree: Tree) -> Iterator[tuple[int, Tree]]:
+    The ones before *position* were tried already, on a tree that differs in little.
+    """
     weight = _weight(tree)
     for number, candidate in enumerate(variants(tree)):
+        if number < position:
+            continue
         trimmed = _trim(candidate)
         if _weight(trimmed) < weight and not problems(trimmed):
             yield number, trimmed
@@ -104,11 +104,14 @@ def _valid(tree: Tree) -> Iterator[tuple[int, Tree]]:
 
 def _weight(tree: Tree) -> tuple[int, int]:
     """Return what reduction makes smaller: nodes, then constants that are neither 0 nor 1."""
-    odd = sum(
-        1 for n in walk(tree) if isinstance(n, Const) and (n.value not in (0, 1) or n.type != U32)
-    )
-    names = sum(1 for n in walk(tree) if isinstance(n, Name))
-    return size(tree) + names, odd
+    nodes = names = odd = 0
+    for node in walk(tree):
+        nodes += 1
+        if isinstance(node, Name):
+            names += 1
+        elif isinstance(node, Const):
+            odd += node.value not in (0, 1) or node.type != U32
+    return nodes + names, odd
 
 
 def _trim(tree: Tree) -> Tree:
