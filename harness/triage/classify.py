@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.btf_check import validate
 from harness.compare import agree
 from harness.model import (
     Accepted,
@@ -482,6 +483,9 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
         return Diagnosis(VERIFIER, f"says {message!r} where it must say {expected!r}", HIGH)
     if _damaged(facts):
         return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
+    wrong_btf = validate(program.btf) if program.btf is not None else None
+    if wrong_btf is not None:
+        facts.note("the BTF, which Linux checks as a whole", f"refused: {wrong_btf}")
     rule = _rule_of(message)
     found = rules.broken(program)
     here = [b for b in found if b.rule == rule]
@@ -493,13 +497,22 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
         if not here:
             detail = f"refuses wrongly: {message}; the rule is not broken on any path"
             return Diagnosis(VERIFIER, detail, HIGH)
-        if facts.undefined:
+        if _undefined_matters(facts):
             return _undefined_source(facts, HIGH)
         at = [b for b in here if b.insn in (verdict.insn, None)]
         return _rightly(facts, message, HIGH if at else MEDIUM)
-    if facts.undefined:
+    if _undefined_matters(facts):
         return _undefined_source(facts, MEDIUM)
     return _second_thoughts(facts, message)
+
+
+def _undefined_matters(facts: Facts) -> bool:
+    """Return whether undefined behaviour may explain a refusal, which is about all inputs.
+
+    It does where no input is defined, or where something is read that nobody wrote.
+    """
+    unset = any("uninitialised" in why for why in facts.undefined.values())
+    return unset or (bool(facts.undefined) and len(facts.undefined) == len(facts.vectors))
 
 
 def _damaged(facts: Facts) -> bool:
@@ -558,7 +571,7 @@ def _accepted(facts: Facts, expected: str) -> Diagnosis:
 def _results(facts: Facts) -> Diagnosis:
     """Judge a program that is accepted and whose outcomes differ."""
     if not facts.bad:
-        if facts.undefined:
+        if _undefined_matters(facts):
             return _undefined_source(facts, HIGH)
         linux = _linux(facts)
         return linux or Diagnosis(AGREES, "all legs agree", HIGH)
