@@ -473,7 +473,10 @@ def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
     """
     if any(isinstance(insn, MayGoto) for insn in mine):
         return "may_goto"
+    before: Insn | None = None
     for a, b in zip_longest(mine, theirs):
+        after_helper = isinstance(before, Call) and before.kind == "helper"
+        before = a
         if a == b or (isinstance(a, Jump) and isinstance(b, Jump) and replace(a, off=b.off) == b):
             continue
         if isinstance(a, Call) and isinstance(b, Call) and a.kind == b.kind:
@@ -482,6 +485,8 @@ def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
             continue
         if isinstance(a, LoadImm) and isinstance(b, LoadImm) and a.src == b.src:
             continue
+        if after_helper and len(theirs) > len(mine):
+            return "inlined helper"  # what a map's own function found, made a value's address
         match a, b:
             case Call(kind="helper"), _:
                 return "inlined helper"

@@ -38,6 +38,8 @@ from harness.model import (
     Unknown,
     Verification,
 )
+from harness.pipeline import Settings
+from harness.toolchain import Compiler, run_compiler
 from harness.toolchain.kernel import find_kernel, find_qemu
 
 # --- translated instructions ------------------------------------------------
@@ -383,6 +385,61 @@ def test_a_kernel_that_takes_no_modules() -> None:
     image = b"\0" + b"7.3.4 SMP preempt mod_unload " + b"\0"
     told = kernel_module.examine(encode(btf_of("x")), image)
     assert told == Unknown("the kernel's BTF has no struct module")
+
+
+# --- subjects ---------------------------------------------------------------
+
+CASE = """\
+[source]
+c = '''
+long f(long a, long b, long c, long d, long e, long f) { return a - f; }
+'''
+opts = ["0", "2"]
+"""
+REFUSED = """\
+[program]
+asm = "exit"
+
+[verify]
+verdict = "reject"
+kernel = "no-jit"
+"""
+
+
+def test_cases_in_c_give_their_builds(tmp_path: Path, compiler: Compiler) -> None:
+    (tmp_path / "c.toml").write_text(CASE)
+    (tmp_path / "no-jit.toml").write_text(REFUSED)
+    settings = Settings((), (compiler,), legs=("jit",), vectors=4)
+    subjects, missing = parity.case_subjects(tmp_path / "c.toml", settings)
+    assert not missing
+    assert [s.build for s in subjects] == ["-O0 -mcpu=v3 hidden", "-O2 -mcpu=v3 hidden"]
+    assert all(len(s.vectors) == 4 and s.mask for s in subjects)
+    assert parity.case_subjects(tmp_path / "no-jit.toml", settings) == ([], [])
+    subjects, missing = parity.case_subjects(tmp_path / "none.toml", settings)
+    assert not subjects
+    assert "No such file" in missing[0]
+
+
+def test_objects_give_their_programs(tmp_path: Path, compiler: Compiler) -> None:
+    source = tmp_path / "p.c"
+    source.write_text('__attribute__((section("syscall"), used)) int p(long *c) { return c[1]; }\n')
+    built = run_compiler(compiler, ["--target=bpf", "-O2", "-g", "-c"], source=source)
+    assert built.output
+    (tmp_path / "p.o").write_bytes(built.output)
+    settings = Settings((), (compiler,), legs=("interp", "jit"))
+    (subject,), missing = parity.object_subjects(tmp_path / "p.o", settings)
+    assert (subject.program.name, missing) == ("p", [])
+    assert parity.split_paths([str(tmp_path / "p.o"), "x.c", str(tmp_path)]) == (
+        ["x.c", str(tmp_path)],
+        [tmp_path / "p.o"],
+    )
+    us = parity.ours(subject, settings)
+    assert isinstance(us.verification.verdict, Accepted)
+    assert us.outcomes["jit"][0] == Returned(0, parity.PLAIN_CONTEXTS[0])
+    (tmp_path / "bad.o").write_bytes(b"\x7fELF")
+    subjects, missing = parity.object_subjects(tmp_path / "bad.o", settings)
+    assert not subjects
+    assert len(missing) == 1
 
 
 # --- a real Linux -----------------------------------------------------------
