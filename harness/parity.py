@@ -363,7 +363,7 @@ def compare_results(
                 continue
             compared = True
             if isinstance(mine, Returned):
-                mine = Returned(mine.r0 & 0xFFFFFFFF, mine.ctx)
+                mine = replace(mine, r0=mine.r0 & 0xFFFFFFFF)
             if not agree(mine, theirs, mask):
                 return Difference(
                     "results", f"vector {number} on {leg}", *_apart(mine, theirs, mask)
@@ -375,7 +375,11 @@ def _apart(mine: Outcome, theirs: Outcome, mask: Mask | None) -> tuple[str, str]
     if isinstance(mine, Returned) and isinstance(theirs, Returned):
         if mine.r0 != theirs.r0:
             return f"r0 {mine.r0:#x}", f"r0 {theirs.r0:#x}"
-        at = first_difference(mine.ctx, theirs.ctx, mask) or 0
+        at = first_difference(mine.ctx, theirs.ctx, mask)
+        if at is None:
+            records = ((each.effects or b"").hex(" ") or "nothing" for each in (mine, theirs))
+            a, b = (f"ring buffers hold {each}" for each in records)
+            return a, b
         left, right = (ctx[at : at + 8].hex(" ") for ctx in (mine.ctx, theirs.ctx))
         return f"byte {at} {left}", f"byte {at} {right}"
     return str(mine), str(theirs)
@@ -476,7 +480,7 @@ def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
     before: Insn | None = None
     for a, b in zip_longest(mine, theirs):
         after_helper = isinstance(before, Call) and before.kind == "helper"
-        before = a
+        before = before if isinstance(a, Jump) else a
         if a == b or (isinstance(a, Jump) and isinstance(b, Jump) and replace(a, off=b.off) == b):
             continue
         if isinstance(a, Call) and isinstance(b, Call) and a.kind == b.kind:
@@ -485,7 +489,7 @@ def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
             continue
         if isinstance(a, LoadImm) and isinstance(b, LoadImm) and a.src == b.src:
             continue
-        if after_helper and len(theirs) > len(mine):
+        if after_helper and isinstance(b, Jump | Alu) and b.dst == 0:
             return "inlined helper"  # what a map's own function found, made a value's address
         match a, b:
             case Call(kind="helper"), _:

@@ -100,6 +100,11 @@ def test_a_missing_instruction_is_a_difference() -> None:
         ([Jump("eq", 64, 1, None, 0, 1), Exit(), Exit()], [Exit(), Exit()], "dead code"),
         ([Jump("eq", 64, 1, None, 0, 0)], [Goto(0)], "dead code"),
         ([Call("helper", 8), Exit()], [Alu("mov", 64, 0, 3), Exit()], "inlined helper"),
+        (
+            [Call("helper", 1), Exit()],
+            [Call("helper", 9), Jump("eq", 64, 0, None, 0, 1), Alu("add", 64, 0, None, 56), Exit()],
+            "inlined helper",
+        ),
         ([Exit()], [Alu("mov", 32, 0, 0), Exit()], "zero extension"),
         ([Alu("mov", 64, 0, 3)], [Alu("mov", 64, 0, 4)], ""),
         # a branch goes further than it did, because of what lies between
@@ -205,6 +210,11 @@ def test_results_are_compared_by_the_low_half_of_r0() -> None:
         found = parity.compare_results({"jit": [same["jit"][0], wrong]}, linux, None)
         assert isinstance(found, parity.Difference)
         assert found.where == "vector 1 on jit"
+    said = parity.compare_results(
+        {"jit": [Returned(7, b"ab", b"x")]}, [Returned(7, b"ab", b"y")], None
+    )
+    assert isinstance(said, parity.Difference)
+    assert said.linux == "ring buffers hold 79"
     nothing = parity.compare_results({"jit": [Unknown("x"), Unknown("x")]}, linux, None)
     assert nothing == Unknown("x")
 
