@@ -582,6 +582,7 @@ def _add_triage(commands: Any) -> None:
     add("--no-reduce", action="store_true", help="leave the C as it is")
     add("--no-cvise", action="store_true", help="reduce with our own passes only")
     add("--patience", type=_positive, default=75, metavar="S", help="seconds to reduce (75)")
+    add("--kernel", action="store_true", help="ask a real Linux, too (in qemu)")
     add("--out", default=".", metavar="DIR", help="where reports go (.)")
     add("--keep", action="store_true", help="write the case and its known.toml entry to corpus/")
     _json_option(parser)
@@ -620,6 +621,7 @@ def _triage(options: argparse.Namespace) -> int:
                 cvise=not options.no_cvise,
                 patience=float(options.patience),
                 keep_in=Path("corpus") if options.keep else None,
+                linux=options.kernel,
             )
         except HarnessError as error:
             if options.all is None:

@@ -6,7 +6,8 @@ import difflib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from harness import corpus, findings, pipeline
 from harness.corpus import Case, SourceText
 from harness.findings import Finding
 from harness.isa.disasm import format_insn
-from harness.model import Accepted, BuildConfig, HarnessError, Rejected, Unknown
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    HarnessError,
+    Outcome,
+    Program,
+    Rejected,
+    Unknown,
+    Vector,
+    Verdict,
+)
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, Display, find_compilers
 from harness.toolchain.tools import program_version
@@ -28,6 +39,7 @@ from harness.triage.classify import (
     INVALID,
     JIT,
     RIGHT,
+    UNDECIDED,
     UNSTABLE,
     VERIFIER,
     Diagnosis,
@@ -293,7 +305,8 @@ def _reduced(
         warned = bench.build(result.facts.planned, original.config, STRICT, legs=())
         original = replace(original, strict=warned.program is not None)
     quick = concluded(examine(bench, original, thorough=False))
-    if quick.signature[0] != first.cause:
+    # without Linux a refusal may be undecided; the message is kept, and Linux asked at the end
+    if quick.cause not in (first.cause, UNDECIDED):
         notes.append("not reduced: it takes every experiment to tell")
         return result, result.facts
     wanted = replace(quick)
@@ -392,6 +405,23 @@ def _texts(built: Built) -> list[str]:
 # --- to files ---------------------------------------------------------------
 
 
+@contextmanager
+def linux_kernel(wanted: bool) -> Iterator[Kernel | None]:
+    """Give the question to a real Linux, which ends with the block; None if not *wanted*."""
+    if not wanted:
+        yield None
+        return
+    from harness.legs.kernel import KernelLeg
+
+    with KernelLeg(guests=1) as leg:
+
+        def ask(program: Program, vectors: Sequence[Vector]) -> tuple[Verdict, Sequence[Outcome]]:
+            answer = leg.check([program], [vectors], images=False)[0]
+            return answer.verdict, answer.outcomes
+
+        yield ask
+
+
 def triage_file(
     path: Path,
     *,
@@ -406,6 +436,7 @@ def triage_file(
     cvise: bool = True,
     patience: float = 75.0,
     keep_in: Path | None = None,
+    linux: bool = False,
 ) -> tuple[Triage, dict[str, Any]]:
     """Triage what *path* names and write its report to *out*; return it, and it as JSON."""
     from harness.triage import page, report
@@ -413,7 +444,7 @@ def triage_file(
     target = target_of(
         path, function=function, compilers=compilers, build=build, seed=seed, vectors=vectors
     )
-    with Display() as display:
+    with Display() as display, linux_kernel(linux) as kernel:
         result = triage(
             target,
             compilers=compilers,
@@ -421,6 +452,7 @@ def triage_file(
             shrink=shrink,
             cvise=cvise_command() if cvise else None,
             patience=patience,
+            kernel=kernel,
             tell=lambda words: display(f"{target.name}: {words}", None),
         )
     try:
