@@ -438,9 +438,12 @@ class _Batch:
                 SLOW,
                 0,
             )
-            if self._sizes[index] != {stride}:
-                vectors = [vector.ljust(stride, b"\0") for vector in vectors]
-            self._memory[at : at + stride * len(vectors)] = b"".join(vectors)
+            if len(self._sizes[index]) == 1:
+                gap = bytes(stride - len(vectors[0]))
+                self._memory[at : at + stride * len(vectors)] = gap.join(vectors) + gap
+            else:
+                padded = b"".join([vector.ljust(stride, b"\0") for vector in vectors])
+                self._memory[at : at + len(padded)] = padded
             records = _RECORD.size * len(vectors)
             self._memory[self._records[index] : self._records[index] + records] = bytes(records)
 
