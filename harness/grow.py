@@ -72,6 +72,18 @@ class Campaign:
     batch: int = PROGRAMS  # programs of a batch
 
 
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A step that was not begun, because the campaign's time was over."""
+
+
+def in_time(until: float | None, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what *call* returns, or Over after *until* (monotonic, the same in all processes)."""
+    if until is not None and time.monotonic() >= until:
+        return Over()
+    return call(*arguments)
+
+
 # --- a batch, in a worker ---------------------------------------------------
 
 
@@ -673,7 +685,12 @@ def _next_batch(session: _Session) -> Iterator[Step]:
         return BatchResult(number, 0, 0, 0, {}, {}, (), 0.0, why)
 
     arguments = (number, campaign.batch, campaign.seed, campaign.settings)
-    yield Step(check_batch, arguments, lost)
+    yield Step(in_time, (_until(session), check_batch, *arguments), lost)
+
+
+def _until(session: _Session) -> float | None:
+    seconds = session.campaign.seconds
+    return None if seconds is None else session.began + seconds
 
 
 def _over(session: _Session) -> bool:
@@ -706,8 +723,16 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
         session.keeping += 1
         configs = _own_configs(campaign.seed, result.number, number, config_of)
         yield Step(
-            shrink_case,
-            (number, campaign.seed, wanted, configs[0], campaign.settings),
+            in_time,
+            (
+                _until(session),
+                shrink_case,
+                number,
+                campaign.seed,
+                wanted,
+                configs[0],
+                campaign.settings,
+            ),
             lambda _: None,
         )
     for file, name, known in files:
@@ -722,7 +747,7 @@ def _shrink_step(session: _Session, name: str, file: str) -> Iterator[Step]:
     session.shrinking.add(name)
     start = findings.read(session.campaign.folder / file)
     arguments = (start, session.campaign.settings)
-    yield Step(shrink_finding, arguments, partial(_unshrunk, start))
+    yield Step(in_time, (_until(session), shrink_finding, *arguments), partial(_unshrunk, start))
 
 
 def _unshrunk(start: Finding, _why: str) -> Representative:

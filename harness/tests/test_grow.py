@@ -211,3 +211,9 @@ def test_a_compiler_that_breaks_is_counted_and_named(tmp_path: Path, compiler: C
     seen = list(grow.check_trees(trees, config, settings, grow.Natives({}, {})))
     assert [check.outcome for _, check, _ in seen] == ["compile_error"] * 2
     assert all("planted" in check.detail for _, check, _ in seen)
+
+
+def test_no_step_begins_when_the_time_is_over():
+    assert grow.in_time(time.monotonic() - 1, int, "7") == grow.Over()
+    assert grow.in_time(time.monotonic() + 60, int, "7") == 7
+    assert grow.in_time(None, int, "7") == 7
