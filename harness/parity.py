@@ -7,6 +7,7 @@ image says where such fields are, and the kernel names maps by numbers of its ow
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ from harness.model import (
     Verification,
 )
 from harness.pipeline import Plan, Settings
-from harness.run import Progress, Step, kernel_queue, work
+from harness.run import Progress, Step, answered, kernel_queue, work
 from harness.source import driver
 
 if TYPE_CHECKING:
@@ -722,7 +723,7 @@ def parity(
             Step(_prepare, (find, arguments, settings, level), _lost(state, str(arguments[0])))
             for find, arguments in found
         ]
-        work(steps, finished, jobs or settings_jobs())
+        work(steps, finished, jobs or len(os.sched_getaffinity(0)))
         boots = tuple(queue.leg.boots)
     order = {name: n for n, name in enumerate([n for n, _ in sources] + [str(p) for p in cases])}
     builds = {str(config): number for number, config in enumerate(settings.configs)}
@@ -736,13 +737,6 @@ def parity(
         time.monotonic() - began,
         boots,
     )
-
-
-def settings_jobs() -> int:
-    """Return how many worker processes there are by default."""
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def _lost(state: _State, name: str) -> Callable[[str], Any]:
@@ -775,7 +769,7 @@ def _ask(prepared: _Prepared, state: _State) -> Step:
                 again.append((subject, us))
             else:
                 found.append(comparison)
-        yield Step(_done, (tuple(found),), ask=True)
+        yield Step(answered, (tuple(found),), ask=True)
         for subject, us in again:
             state.total += 1
             yield _ask_log(subject, us, state)
@@ -797,12 +791,6 @@ def _ask_log(subject: Subject, us: Ours, state: _State) -> Step:
         return state.queue.submit([(subject.program, ())], log_level=2)
 
     return Step(submit, ask=True, then=heard)
-
-
-def _done(result: Any) -> Future[Any]:
-    future: Future[Any] = Future()
-    future.set_result(result)
-    return future
 
 
 def explain(comparison: Comparison, known: Sequence[Known]) -> Comparison:

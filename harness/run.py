@@ -351,7 +351,7 @@ def _ask_about_case(case: Case, queue: KernelQueue, checks: list[Check]) -> Iter
     """Ask Linux about a case of BPF text that was checked."""
     program = corpus.program(case.program, case.name) if case.program else None
     if program is None or any(check.outcome == "unknown" for check in checks):
-        yield Step(_done, (checks,), ask=True)
+        yield Step(answered, (checks,), ask=True)
         return
 
     def heard(answers: Sequence[KernelAnswer]) -> Iterator[Step]:
@@ -360,13 +360,14 @@ def _ask_about_case(case: Case, queue: KernelQueue, checks: list[Check]) -> Iter
         if failures:
             detail = "; ".join([*filter(None, [check.detail]), *failures])
             check = replace(check, outcome="diverge", detail=detail)
-        yield Step(_done, ([check],), ask=True)
+        yield Step(answered, ([check],), ask=True)
 
     vectors = [run.ctx for run in case.runs]
     yield Step(queue.submit, ([(program, vectors)],), ask=True, then=heard)
 
 
-def _done(result: Any) -> Future[Any]:
+def answered(result: Any) -> Future[Any]:
+    """Return *result* as what a question gives that needs nobody's answer."""
     future: Future[Any] = Future()
     future.set_result(result)
     return future
