@@ -571,7 +571,7 @@ def _accepted(facts: Facts, expected: str) -> Diagnosis:
 def _results(facts: Facts) -> Diagnosis:
     """Judge a program that is accepted and whose outcomes differ."""
     if not facts.bad:
-        if _undefined_matters(facts):
+        if facts.undefined:
             return _undefined_source(facts, HIGH)
         linux = _linux(facts)
         return linux or Diagnosis(AGREES, "all legs agree", HIGH)
