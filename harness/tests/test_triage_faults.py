@@ -189,7 +189,7 @@ COMPILERS = {
     "wrong offset":    (WRONG_CODE, 'assembled(lambda t: t.replace("(r11 + 16)", "(r11 + 8)"))'),
     "lost sign":       (WRONG_CODE, 'assembled(lambda t: t.replace(" s>>= ", " >>= "))'),
     "wrong register":  (WRONG_CODE,
-                        r'assembled(lambda t: re.sub(r"\b([rw])(\d) \^= [rw]\d", r"\1\2 ^= \g<1>4", t))'),
+                        r'assembled(lambda t: re.sub(r"([rw])(\d) \^= ..", r"\1\2 ^= \g<1>4", t))'),
     "dropped store":   (WRONG_CODE,
                         r'assembled(lambda t: re.sub(r"\n[^\n]*\(r11 - 16\) =.*", "", t))'),
     "wrong constant":  (WRONG_CODE, 'patched(lambda d: d.replace((70001).to_bytes(4, "little"), '
