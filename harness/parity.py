@@ -581,11 +581,18 @@ def states(log: str) -> list[str]:
     """Return the lines of a level 2 *log* that follow the program: instructions and states.
 
     Left out are the passes before it (the analysis of the stack, the order of functions,
-    live registers) and how long it all took.
+    live registers), the report in prose behind a refusal, and how long it all took.
     """
-    lines = []
-    passes = live = False
+    lines: list[str] = []
+    passes = live = report = False
     for line in log.splitlines():
+        if line.startswith("Verification failed: "):
+            report = True
+            if lines and not lines[-1]:
+                lines.pop()
+        report = report and not line.startswith("processed ")
+        if report:
+            continue
         if passes or live:
             if line == "Live regs before insn:":
                 passes, live = False, True

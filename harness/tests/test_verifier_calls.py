@@ -134,7 +134,12 @@ def test_chains_of_calls(length: int, stack: int, message: str) -> None:
             "invalid read from stack R1 off=-8 size=16",
         ),
         ([PTR_WIDE], "*(u64 *)(r10 - 8) = 1; *(u64 *)(r10 - 16) = 1; r1 = r10; r1 += -16", "", ""),
-        ([PTR_VOID], "", "r0 = 0", "arg#0 reference type('UNKN ') size cannot be determined: -22"),
+        (
+            [PTR_VOID],
+            "",
+            "r0 = 0",
+            "arg#0 reference type('UNKNOWN ') size cannot be determined: -22",
+        ),
         ([WIDE], "", "r0 = 0", "Arg#0 type STRUCT in f() is not supported yet."),
     ],
 )

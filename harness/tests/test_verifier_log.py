@@ -122,7 +122,6 @@ def test_calls() -> None:
         " R0=21 R10=fp0",
         "",
         "from 15 to 9: R0=21 R10=fp0",
-        "9: R0=21",
         "9: (95) exit",
     ]
 

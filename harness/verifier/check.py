@@ -15,6 +15,7 @@ from harness.btf_check import validate
 from harness.isa.codec import LD_IMM64
 from harness.isa.disasm import format_insn
 from harness.isa.insn import (
+    PARAMS,
     AddrSpaceCast,
     Alu,
     Atomic,
@@ -473,7 +474,7 @@ def _scratched(insn: Insn) -> int:
         case Atomic(op=op, dst=dst, src=src):
             return 1 << dst | 1 << src | (1 if op == "cmpxchg" else 0)
         case StoreImm(dst=dst):
-            return 1 << dst
-        case Call() | Exit():
+            return 1 << dst if dst != PARAMS else 0
+        case Call():
             return 1
     return 0

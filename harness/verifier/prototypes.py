@@ -49,7 +49,7 @@ CONTEXTS = {
 _PROJECTIONS = {"__sk_buff": "sk_buff", "xdp_md": "xdp_buff"}
 
 _KINDS: dict[type, str] = {                             # btf_kind_str
-    Void: "UNKN", Int: "INT", Ptr: "PTR", Array: "ARRAY", Fwd: "FWD", Typedef: "TYPEDEF",
+    Void: "UNKNOWN", Int: "INT", Ptr: "PTR", Array: "ARRAY", Fwd: "FWD", Typedef: "TYPEDEF",
     Func: "FUNC", FuncProto: "FUNC_PROTO", Var: "VAR", DataSec: "DATASEC", Float: "FLOAT",
     DeclTag: "DECL_TAG",
 }
