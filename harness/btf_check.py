@@ -59,11 +59,18 @@ def validate(btf: Btf) -> str | None:
     The log is the line of the refusal, for example ``[6] FUNC sum type_id=5 Invalid
     arg#1``; where that names a member, the line of its struct stands before it.
     """
-    try:
-        _Check(btf).run()
-    except _RefusedError as refusal:
-        return str(refusal)
-    return None
+    # the programs of an object share its BTF, and are looked at one after the other
+    global _last
+    if _last is None or _last[0] is not btf:
+        try:
+            _Check(btf).run()
+            _last = btf, None
+        except _RefusedError as refusal:
+            _last = btf, str(refusal)
+    return _last[1]
+
+
+_last: tuple[Btf, str | None] | None = None
 
 
 class _RefusedError(Exception):

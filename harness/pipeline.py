@@ -47,7 +47,7 @@ from harness.source.signature import Unsupported, functions_under_test
 from harness.source.vectors import vectors as make_vectors
 from harness.toolchain import Compiler, run_compiler
 
-INTERP_VECTORS = 24  # vectors of each function that the slow interpreter runs too
+INTERP_VECTORS = 16  # vectors of each function that the slow interpreter runs too
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,9 @@ MAX_STUBS = (LOOP[1] >> 1) // STUB_SIZE
 HANDLE_SIZE = 256  # bytes between two maps' handles
 ARGUMENT_REGISTERS = RDI, RSI, RDX, RCX, R8, R9  # System V, in order
 MAX_NATIVE_ARGS = 12
-_HELPER_ARGUMENTS = (
+_HELPER_CALL = (
+    x86.UC_X86_REG_RAX,  # the helper's number
+
     x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RCX,
     x86.UC_X86_REG_R8,
 )  # fmt: skip
@@ -362,8 +364,7 @@ class _Emulator:
         """Do what a stub stands for: a helper of the loaded runner."""
         if self.loaded is None:
             raise HarnessError("a stub was called without an image")
-        arguments = [engine.reg_read(register) for register in _HELPER_ARGUMENTS]
-        number = engine.reg_read(x86.UC_X86_REG_RAX)
+        number, *arguments = engine.reg_read_batch(_HELPER_CALL)
         try:
             result = self.loaded.call_helper(number, self.cell(INDEX), arguments)
         except TrapError as trap:
