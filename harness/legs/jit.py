@@ -60,6 +60,7 @@ from harness.jit.x86_encoder import (
     B,
     CMP_rr,
     JCC_i32,
+    JMP_i32,
     MOV32_ri32,
     MOV_mr,
     MOV_ri64,
@@ -108,6 +109,8 @@ HANDLES  = 0x2800_0000, 1 << 20   # addresses of maps themselves; never mapped
 
 # Cells of the state, 8 bytes each
 INDEX, COUNT, CONTEXT, STRIDE, RESULT, ENTRY, RESTORE, TARGET = range(0, 64, 8)
+HELPER = 64                       # what a stub was called with: number, five arguments
+ANSWER = HELPER + 6 * 8           # and what it returns
 # fmt: on
 
 GAP = 32  # bytes between two contexts
@@ -115,22 +118,42 @@ FILL = 0xC5  # what they hold
 KEPT = 0x5AFE_5AFE_5AFE_5AFE  # what registers that a call keeps hold before it
 KEPT_REGISTERS = RBX, RBP, R12, R13, R14, R15
 STUBS = LOOP[0] + (LOOP[1] >> 1)  # the helpers' stubs, in order of first use
-STUB_SIZE = 8
+STUB_SIZE = 16
 MAX_STUBS = (LOOP[1] >> 1) // STUB_SIZE
+HELPER_CALL = STUBS - 128  # what all stubs go on to
 HANDLE_SIZE = 256  # bytes between two maps' handles
 ARGUMENT_REGISTERS = RDI, RSI, RDX, RCX, R8, R9  # System V, in order
 MAX_NATIVE_ARGS = 12
-_HELPER_CALL = (
-    x86.UC_X86_REG_RAX,  # the helper's number
-
-    x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RCX,
-    x86.UC_X86_REG_R8,
-)  # fmt: skip
-
 NOP = b"\x90"  # 90: where the emulator stops
 _CALL_RAX = b"\xff\xd0"  # FF /2
 _REP_MOVSQ = b"\xf3\x48\xa5"  # F3 REX.W A5
 _SYSCALL = b"\x0f\x05"  # 0F 05: here a call of the host
+
+
+_SIX = struct.Struct("<6Q")
+
+
+def _stub(number: int) -> bytes:
+    """Return the stub of helper *number*; memory is many times quicker to ask than registers."""
+    code = MOV32_ri32(RAX, number)
+    place = STUBS + STUB_SIZE * number + len(code)
+    jump = JMP_i32(HELPER_CALL - (place + len(JMP_i32(0))))
+    return (code + jump).ljust(STUB_SIZE, INT3)
+
+
+def _helper_call() -> bytes:
+    """Return the code that hands a helper's number and arguments to the host."""
+    registers = (RAX, RDI, RSI, RDX, RCX, R8)
+    return b"".join(
+        (
+            MOV_ri64(R11, STATE[0]),
+            *(MOV_mr(R11, HELPER + 8 * n, register) for n, register in enumerate(registers)),
+            _SYSCALL,
+            MOV_ri64(R11, STATE[0]),
+            MOV_rm(RAX, R11, ANSWER),
+            RET,
+        )
+    )
 
 
 def _loop() -> tuple[bytes, int, int]:
@@ -227,8 +250,9 @@ class _Emulator:
         )
         code, end, trampoline = _loop()
         self.loop[: len(code)] = code
-        stubs = (MOV32_ri32(RAX, n) + _SYSCALL + RET for n in range(MAX_STUBS))
-        self.loop[STUBS - LOOP[0] :] = b"".join(stubs)
+        call = _helper_call()
+        self.loop[HELPER_CALL - LOOP[0] : HELPER_CALL - LOOP[0] + len(call)] = call
+        self.loop[STUBS - LOOP[0] :] = b"".join(map(_stub, range(MAX_STUBS)))
         self.end = LOOP[0] + end
         self.trampoline = LOOP[0] + trampoline
         self.loaded: JitRunner | None = None
@@ -364,7 +388,7 @@ class _Emulator:
         """Do what a stub stands for: a helper of the loaded runner."""
         if self.loaded is None:
             raise HarnessError("a stub was called without an image")
-        number, *arguments = engine.reg_read_batch(_HELPER_CALL)
+        number, *arguments = _SIX.unpack_from(self.state, HELPER)
         try:
             result = self.loaded.call_helper(number, self.cell(INDEX), arguments)
         except TrapError as trap:
@@ -375,7 +399,7 @@ class _Emulator:
             self.stopped = Unknown(str(why))
             engine.emu_stop()
         else:
-            engine.reg_write(x86.UC_X86_REG_RAX, result & (1 << 64) - 1)
+            self.set_cell(ANSWER, result & (1 << 64) - 1)
 
 
 @cache
