@@ -520,7 +520,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _import_in_workers() -> None:
+    """Let the server of worker processes begin its imports, which take as long as ours."""
+    from multiprocessing import forkserver, set_forkserver_preload
+
+    set_forkserver_preload(["harness.pipeline"])
+    forkserver.ensure_running()
+
+
 def _run(options: argparse.Namespace) -> int:
+    _import_in_workers()
     from harness import corpus, run, terminal
     from harness.pipeline import Settings
     from harness.toolchain import find_compilers
