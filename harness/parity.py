@@ -133,8 +133,12 @@ class Parity:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing differs but what is known."""
-        return all(d.known is not None for c in self.comparisons for d in c.differences)
+        """Whether something was compared, all of what was named, and only what is known differs."""
+        return (
+            bool(self.comparisons)
+            and not self.missing
+            and all(d.known is not None for c in self.comparisons for d in c.differences)
+        )
 
 
 # --- subjects ---------------------------------------------------------------
