@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.model import HarnessError
+from harness.model import LINKAGES, MCPUS, OPTS, HarnessError
 
 if TYPE_CHECKING:
     from harness.isa.insn import Insn
@@ -454,7 +454,7 @@ def _add_run(commands: Any) -> None:
         dest="opts",
         action="append",
         default=[],
-        choices=("0", "1", "2", "3", "s"),
+        choices=OPTS,
         help="optimisation level (repeatable)",
     )
     add(
@@ -462,7 +462,7 @@ def _add_run(commands: Any) -> None:
         dest="mcpus",
         action="append",
         default=[],
-        choices=("v1", "v2", "v3", "v4"),
+        choices=MCPUS,
         help="BPF instruction set (repeatable)",
     )
     add(
@@ -470,7 +470,7 @@ def _add_run(commands: Any) -> None:
         dest="linkages",
         action="append",
         default=[],
-        choices=("hidden", "static"),
+        choices=LINKAGES,
         help="linkage of the functions (repeatable)",
     )
     add(
@@ -582,9 +582,9 @@ def _add_triage(commands: Any) -> None:
         metavar="CMD",
         help="compiler under test (repeatable: others are compared with the first)",
     )
-    add("-O", dest="opt", choices=("0", "1", "2", "3", "s"), help="optimisation level")
-    add("--mcpu", choices=("v1", "v2", "v3", "v4"), help="BPF instruction set")
-    add("--linkage", choices=("hidden", "static"), help="linkage of the functions")
+    add("-O", dest="opt", choices=OPTS, help="optimisation level")
+    add("--mcpu", choices=MCPUS, help="BPF instruction set")
+    add("--linkage", choices=LINKAGES, help="linkage of the functions")
     add("--vectors", type=_positive, default=64, metavar="N", help="inputs (64)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
     add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")

@@ -310,14 +310,20 @@ class Runner(Protocol):
 # --- builds and comparisons -------------------------------------------------
 
 
+# The axes of builds
+OPTS = ("0", "1", "2", "3", "s")
+MCPUS = ("v1", "v2", "v3", "v4")
+LINKAGES = ("hidden", "static")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BuildConfig:
     """One way to compile a source to BPF."""
 
     compiler: str  # the command as the user names it
-    opt: str  # "0", "1", "2", "3", "s"
-    mcpu: str  # "v1" to "v4"
-    linkage: str  # "hidden" or "static"
+    opt: str  # of OPTS
+    mcpu: str  # of MCPUS
+    linkage: str  # of LINKAGES
 
     def __str__(self) -> str:
         return f"-O{self.opt} -mcpu={self.mcpu} {self.linkage}"

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 from harness import corpus, pipeline
 from harness.corpus import Case, Known
 from harness.model import (
+    LINKAGES,
+    OPTS,
     Accepted,
     BuildConfig,
     HarnessError,
@@ -136,9 +138,9 @@ def configurations(
     else:
         builds = list(
             itertools.product(
-                opts or ("0", "1", "2", "3", "s"),
+                opts or OPTS,
                 mcpus or ("v3", "v4"),
-                linkages or ("hidden", "static"),
+                linkages or LINKAGES,
             )
         )
     return tuple(BuildConfig(c, *build) for c in compilers for build in dict.fromkeys(builds))
