@@ -91,6 +91,7 @@ class Program:
     btf: Btf | None = None
     lines: tuple[LineInfo, ...] = ()
     attach: str = ""  # what follows the type in the section name, e.g. a function for fentry
+    attach_type: str = ""  # the expected attach type BPF_*, lower case; empty: 0
     sleepable: bool = False
     frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
     kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand

@@ -28,6 +28,7 @@ class ProgramText:
 
     asm: str
     type: str = "syscall"
+    attach_type: str = ""  # the expected attach type BPF_*, lower case
     dialect: Dialect = "r11"
     functions: tuple[FunctionDecl, ...] = ()
     maps: tuple[MapDef, ...] = ()

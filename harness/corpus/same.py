@@ -25,7 +25,12 @@ def fingerprint(case: Case) -> str:
         parts.append(case.source.linkages)
     if case.program is not None:
         text = case.program
-        parts += [text.type, text.dialect, sorted(text.maps, key=lambda m: m.name)]
+        parts += [
+            text.type,
+            text.attach_type,
+            text.dialect,
+            sorted(text.maps, key=lambda m: m.name),
+        ]
         parts.append(case.verify.kernel if case.verify else "")
         try:
             built = program(text, case.name)

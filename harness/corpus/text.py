@@ -71,6 +71,7 @@ def program(text: ProgramText, name: str) -> Program:
         subprograms=tuple(subprograms),
         maps=text.maps,
         btf=btf.Btf(tuple(types)),
+        attach_type=text.attach_type,
     )
 
 

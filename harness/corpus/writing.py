@@ -94,6 +94,8 @@ def _program_table(program: ProgramText) -> Table:
     table = tomlkit.table()
     if program.type != "syscall":
         table["type"] = program.type
+    if program.attach_type:
+        table["attach_type"] = program.attach_type
     if program.dialect != "r11":
         table["dialect"] = program.dialect
     table["asm"] = _text(program.asm)

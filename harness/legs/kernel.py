@@ -21,7 +21,6 @@ from harness.legs.agent import Reply, Script
 from harness.legs.agent_build import build_agent, initramfs
 from harness.legs.guest import Crew, Died, Job, Launch, guest_launch, host_launch
 from harness.legs.kernel_raw import keep_r0, with_btf
-from harness.load.sections import classify
 from harness.model import (
     Accepted,
     HarnessError,
@@ -543,8 +542,7 @@ class _Ask:
 
 def _names_kernel(program: Program) -> bool:
     """Return whether *program* names anything by the kernel's types."""
-    attach = classify(program.section).attach_type
-    return bool(program.kfuncs) or attach in request.ATTACHED
+    return bool(program.kfuncs) or request.attach_type_of(program) in request.ATTACHED
 
 
 # --- verdicts from logs -----------------------------------------------------

@@ -356,8 +356,7 @@ def target(program: Program, types: Types) -> Target | Unknown:
         return Unknown(f"a {program.type} program needs a target, which this leg does not make")
     if any(each.type == STRUCT_OPS for each in program.maps):
         return Unknown("a struct_ops map needs the kernel's types")
-    section = classify(program.section)
-    attach = section.attach_type if section.type == program.type else ""
+    attach = attach_type_of(program)
     attach_type, attach_id = ATTACH_TYPES.get(attach, 0), 0
     if attach in ATTACHED:
         kind, prefix = ATTACHED[attach]
@@ -384,6 +383,14 @@ def target(program: Program, types: Types) -> Target | Unknown:
             index = max(len(program.maps), 1) + modules.index(module)
         insns[slot] = replace(insn, imm=type_id, off=index)
     return Target(encode(insns), tuple(modules), attach_type, attach_id)
+
+
+def attach_type_of(program: Program) -> str:
+    """Return the expected attach type, which a program in text says itself."""
+    if program.attach_type:
+        return program.attach_type
+    section = classify(program.section)
+    return section.attach_type if section.type == program.type else ""
 
 
 @dataclass(frozen=True, slots=True)

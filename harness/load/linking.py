@@ -330,6 +330,7 @@ class Linker:
             btf=self._btf,
             lines=self._program_lines(order, bases),
             attach=section.attach,
+            attach_type=section.attach_type,
             sleepable=section.sleepable,
         )
 

@@ -34,7 +34,8 @@ FULL = """\
 note = "everything a program case may have"
 
 [program]
-type = "syscall"
+type = "sched_cls"
+attach_type = "tcx_ingress"
 asm = '''
 r1 = *(u64 *)(r1 + 0)   # the first word
 call f
@@ -74,6 +75,7 @@ def test_reads_everything(tmp_path: Path) -> None:
     assert case.name == "some_case"
     assert case.note == "everything a program case may have"
     assert case.program is not None
+    assert (case.program.type, case.program.attach_type) == ("sched_cls", "tcx_ingress")
     assert case.program.functions == (FunctionDecl("f", ("u32",)),)
     assert case.program.maps == (MapDef("counts", 2, 4, 8, 1),)
     assert case.verify == VerifyCheck("accept")
