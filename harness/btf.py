@@ -7,7 +7,7 @@ an index into ``Btf.types``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 # Linkage of a function                   btf.rst, 2.2.12
@@ -247,7 +247,7 @@ class Btf:
     def resolve(self, type_id: int) -> BtfType:
         """Return the type behind typedefs and modifiers (``btf_type_skip_modifiers``)."""
         kind = self.get(type_id)
-        for _ in self.types:
+        for _ in range(len(self.types)):
             if not isinstance(kind, Typedef | Modifier):
                 return kind
             kind = self.get(kind.type)
@@ -260,6 +260,10 @@ class Btf:
             return None
         proto = self.get(func.type)
         return proto if isinstance(proto, FuncProto) else None
+
+    def tags(self, type_id: int) -> Sequence[DeclTag]:
+        """Return the declaration tags of the type *type_id*, in order."""
+        return [kind for kind in self.types if isinstance(kind, DeclTag) and kind.type == type_id]
 
     def functions(self) -> Iterator[tuple[int, Func, FuncProto]]:
         """Yield every function that has a prototype: type id, function, prototype."""
@@ -433,7 +437,7 @@ def strings_of(data: bytes) -> Callable[[int], str]:
     BTF.ext names files and source lines with it. It raises ``BtfError`` for an offset
     outside; bytes that are no UTF-8 come back as escapes.
     """
-    return _Strings(_sections(data)[1]).__getitem__
+    return _Strings(sections(data)[1]).__getitem__
 
 
 class _Strings(dict[int, str]):
@@ -455,7 +459,17 @@ class _Strings(dict[int, str]):
         return name
 
 
-def _sections(data: bytes) -> tuple[bytes, bytes]:
+def strings_in(section: bytes) -> Callable[[int], str]:
+    """Return a function from offset to string of the string section *section*."""
+    return _Strings(section).__getitem__
+
+
+def follows(kind: int) -> tuple[int, int]:
+    """Return how many bytes follow the twelve of a type: once, and for each element."""
+    return _FOLLOWS.get(kind, (0, 0))
+
+
+def sections(data: bytes) -> tuple[bytes, bytes]:
     """Return the type section and the string section of *data*."""
     if len(data) < _HEADER.size:
         raise BtfError(f"{len(data)} bytes are less than a header")
@@ -486,7 +500,7 @@ def parse(data: bytes) -> Btf:
     and that type ids are in range. Whether the kernel takes the types is another
     question: ``btf_check.validate``.
     """
-    section, strings = _sections(data)
+    section, strings = sections(data)
     read = _Strings(strings).__getitem__
     types: list[BtfType] = [Void()]
     stray: list[tuple[int, int, int]] = []
@@ -515,6 +529,16 @@ def parse(data: bytes) -> Btf:
         types.append(_type(kind, read(name_off), vlen, flag, word, body, read))
     _check_ids(types)
     return Btf(tuple(types), tuple(stray))
+
+
+def read_type(section: bytes, offset: int, read: Callable[[int], str]) -> BtfType:
+    """Return the type at *offset* of a type section that is known to be whole."""
+    name_off, info, word = _TYPE.unpack_from(section, offset)
+    kind, vlen = info >> 24 & 0x7F, info & MAX_VLEN
+    once, each = _FOLLOWS.get(kind, (0, 0))
+    start = offset + _TYPE.size
+    body = section[start : start + once + each * vlen]
+    return _type(kind, read(name_off), vlen, bool(info >> 31), word, body, read)
 
 
 def _type(

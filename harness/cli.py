@@ -178,9 +178,12 @@ def _add_verify(commands: Any) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from harness import verifier
+    from harness.toolchain.kernel import find_kernel_types
 
     loaded, programs = _load(options)
-    settings = verifier.Options(slots_by=options.slots, jit=not options.no_jit)
+    settings = verifier.Options(
+        slots_by=options.slots, jit=not options.no_jit, kernel_btf=find_kernel_types()
+    )
     rows = [_refused_row(refused) for refused in loaded.refused]
     status = AGREE
     for program in programs:

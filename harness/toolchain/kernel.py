@@ -16,11 +16,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from harness.btf import BtfError
+from harness.btf_lazy import LazyBtf, parse_lazily
 from harness.model import HarnessError
 from harness.toolchain.apt import Package, open_apt
 from harness.toolchain.cache import cache_folder, fetching, remove, replacing
@@ -223,6 +226,39 @@ def kernel_btf(kernel: Kernel) -> bytes | None:
             section = ELFFile(file).get_section_by_name(".BTF")
             return bytes(section.data()) if section is not None else None
     except (OSError, ELFError):
+        return None
+
+
+HOST_BTF = Path("/sys/kernel/btf/vmlinux")
+
+
+def find_kernel_types() -> LazyBtf | None:
+    """Return the BTF of the Linux that verdicts are about, None where none is at hand.
+
+    It is that of the image somebody named, of the kernel that was fetched, or of this
+    machine's own if that is new enough. Nothing is fetched.
+    """
+    try:
+        kernel = find_kernel(fetch=False)
+        return _types_of(kernel.image, kernel.image.stat().st_mtime_ns)
+    except (HarnessError, OSError):
+        pass
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if release is not None and (int(release[1]), int(release[2])) >= FIRST:
+        try:
+            return parse_lazily(HOST_BTF.read_bytes())
+        except (OSError, BtfError):
+            pass
+    return None
+
+
+@cache
+def _types_of(image: Path, changed: int) -> LazyBtf | None:
+    del changed  # it tells one image from the next at the same place
+    data = kernel_btf(Kernel(image, ""))
+    try:
+        return parse_lazily(data) if data is not None else None
+    except BtfError:
         return None
 
 

@@ -21,6 +21,12 @@ from harness.verifier.state import MAX_FRAMES, Frame, Reg, State
 MAX_JUMP_SEQUENCE = 8192  # BPF_COMPLEXITY_LIMIT_JMP_SEQ
 
 
+NO_KERNEL_BTF = (
+    "no kernel BTF: fetch a Linux 7.3 by `crosscheck run --legs kernel`, "
+    "or name an image with $CROSSCHECK_KERNEL"
+)
+
+
 class Refused(Exception):  # noqa: N818 - the way out, not an error
     """The kernel refuses the program here; the text is its words, one or more lines."""
 
@@ -49,6 +55,7 @@ class Options:
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads
     test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)
+    kernel_btf: Btf | None = field(default=None, compare=False)  # None: not at hand
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +120,7 @@ class Env:
         self.fields: list[Fields] = []  # opcode, registers, offset, immediate of each slot
         self.maps: tuple[MapDef, ...] = program.maps
         self.btf: Btf | None = program.btf
+        self.kernel_btf = options.kernel_btf
         self.has_func_info = False
         self.subs: list[Subprog] = []
         self.starts: list[int] = []
@@ -164,6 +172,12 @@ class Env:
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py
+
+    def kernel(self, what: str) -> Btf:
+        """Return the kernel's BTF, which *what* needs."""
+        if self.kernel_btf is None:
+            raise NotModelled(f"{what} ({NO_KERNEL_BTF})")
+        return self.kernel_btf
 
     # --- places ---------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.btf import Array, Btf, BtfType, Enum, Func, FuncProto, Int, Param, Ptr, Struct, Void
 from harness.isa.insn import Call
 from harness.isa.stack_args import MAX_ARGS, REG_ARGS
-from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier.env import NO_KERNEL_BTF, Env, NotModelled, Refused
 from harness.verifier.precision import mark_arg, mark_register
 from harness.verifier.prototypes import CONTEXTS, kind_name
 from harness.verifier.state import MAX_STACK, Reg
@@ -70,7 +70,7 @@ def _add(env: Env, insn: Call) -> None:
     if number in env.kfuncs:
         return
     if btf is None:
-        raise NotModelled("a kfunc call (no kernel BTF)")
+        raise NotModelled(f"a kfunc call ({NO_KERNEL_BTF})")
     name = names[number] if 0 <= number < len(names) else str(number)
     type_id = btf.find(name, Func)
     proto = btf.prototype(type_id) if type_id is not None else None
