@@ -39,7 +39,7 @@ from harness.isa.opcodes import EXIT, JMP, MAX_INSNS
 from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
 from harness.model import Frame as FrameInfo
-from harness.verifier import alu, call, cfg, context, form, jump, kfuncs, memory
+from harness.verifier import alu, call, cfg, context, form, jump, kfuncs, memory, refs
 from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
 from harness.verifier.depth import check_call_args, check_stack_depth
@@ -358,7 +358,9 @@ def _run(env: Env) -> None:
 def _exit(env: Env, frame: Frame, insn: Exit) -> int:
     """``process_bpf_exit_full``."""
     del insn
-    if len(env.state.frames) > 1:
+    if len(env.state.frames) == 1:
+        refs.check_leaks(env, "BPF_EXIT instruction in main prog")
+    else:
         env.jumps += 1
         return call.leave(env)
     env.jumps += 1

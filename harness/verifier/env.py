@@ -132,6 +132,7 @@ class Env:
         self.jump_target = bytearray(count + 1)
         self.force_checkpoint = bytearray(count + 1)
         self.calls_callback = bytearray(count + 1)
+        self.iter_next = bytearray(count + 1)  # calls of an iterator's next function
         self.seen = bytearray(count + 1)
         self.hidden_exit: dict[int, tuple[int, ...]] = {}  # slot: successors of a hidden exit
         self.successors: list[tuple[int, ...]] = []

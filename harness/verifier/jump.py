@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from harness.isa.insn import Jump, MayGoto
-from harness.verifier import bounds
+from harness.verifier import bounds, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.memory import read_reg
@@ -209,6 +209,8 @@ def _is_pointer(reg: Reg) -> bool:
 
 def _mark_null(state: State, ident: int, is_null: bool) -> None:
     """Decide all copies of a pointer that may be null (``mark_ptr_or_null_regs``)."""
+    if is_null and state.refs:
+        refs.drop(state, ident)  # nothing was taken
 
     def decided(reg: Reg) -> Reg:
         return ZERO_REG if is_null else reg.with_type(reg.type & ~MAYBE_NULL)

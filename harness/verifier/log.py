@@ -19,11 +19,16 @@ from harness.verifier.state import (
     ADD_CONST,
     ARENA,
     BASE,
+    DYNPTR,
+    DYNPTR_SLOT,
     INVALID,
+    ITER_SLOT,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
     MEM,
+    MEM_ALLOC,
+    NON_OWN_REF,
     PACKET,
     PACKET_META,
     POISON,
@@ -31,6 +36,7 @@ from harness.verifier.state import (
     SLOT_CHARS,
     SPILL,
     STACK,
+    UNTRUSTED,
     Frame,
     Reg,
     Slot,
@@ -138,7 +144,7 @@ class Log:
         stack = tuple(
             (index, entry) for index, entry in enumerate(frame.stack) if slots >> index & 1
         )
-        refs = tuple(ref[0] for ref in state.refs)
+        refs = tuple(ref.id for ref in state.refs) if state.refs else ()
         self.events.append(
             (STATE, slot, attached, behind, frame, kept, stack, refs, precise, frame.number)
         )
@@ -186,9 +192,22 @@ def _render_state(
     out = [f" frame{number}:"] if number else []
     for index, reg in regs:
         out.append(f" R{index}=" + format_reg(reg, number, bool(precise[0] >> index & 1)))
+    skip = -1
     for index, slot in stack:
         types = slot.types
-        if all(kind in (INVALID, POISON) for kind in types):
+        if index == skip or all(kind in (INVALID, POISON) for kind in types):
+            continue
+        if types[7] == DYNPTR_SLOT:  # the first slot, which comes behind the second
+            skip = index + 1
+            out.append(f" fp{-(index + 2) * 8}=" + _format_dynptr(slot.reg))
+            continue
+        if types[7] == ITER_SLOT:
+            held = slot.reg
+            if held.id:
+                out.append(
+                    f" fp{-(index + 1) * 8}=iter_{held.info.name}(id={held.id},"
+                    f"state={held.info.state},depth={held.info.depth})"
+                )
             continue
         text = "".join(SLOT_CHARS[kind] for kind in types)
         if types[7] == SPILL:
@@ -196,13 +215,20 @@ def _render_state(
                 slot.reg, number, bool(precise[1] >> index & 1)
             )
         out.append(f" fp{-(index + 1) * 8}={text}")
-    if refs:
-        out.append(" refs=" + ",".join(str(ref) for ref in refs))
+    if refs and refs[0]:
+        out.append(" refs=" + ",".join(str(ref) for ref in refs if ref))
     if frame.in_callback:
         out.append(" cb")
     if frame.in_async:
         out.append(" async_cb")
     return "".join(out) + "\n"
+
+
+def _format_dynptr(reg: Reg) -> str:
+    parts = [f"id={reg.id}"] if reg.id else []
+    if reg.parent_id:
+        parts.append(f"parent_id={reg.parent_id}")
+    return f"dynptr_{reg.info[0]}({','.join(parts)})"
 
 
 # --- registers ------------------------------------------------------------------
@@ -232,6 +258,8 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
         parts[-1] += delta
     if reg.parent_id:
         parts.append(f"parent_id={reg.parent_id}")
+    if kind & NON_OWN_REF and kind & MEM_ALLOC and not kind & UNTRUSTED:
+        parts.append("non_own_ref")
     if base in (MAP_PTR, MAP_VALUE, MAP_KEY) and isinstance(reg.info, MapDef):
         if reg.info.name:
             parts.append(f"map={reg.info.name}")
@@ -240,6 +268,8 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
         parts.append("r=" + unsigned_text(reg.info & (1 << 64) - 1))
     if base == MEM:
         parts.append("sz=" + unsigned_text(reg.info))
+    if kind == DYNPTR:
+        parts.append(f"type={reg.info[0]}")
     if num.is_const:
         if num.value:
             parts.append("imm=" + signed_text(num.value))

@@ -13,8 +13,11 @@ from harness.verifier.state import (
     ARENA,
     BASE,
     BUF,
+    DYNPTR_SLOT,
     INSN,
     INVALID,
+    IRQ_SLOT,
+    ITER_SLOT,
     MAP_KEY,
     MAP_VALUE,
     MEM,
@@ -23,14 +26,15 @@ from harness.verifier.state import (
     PACKET,
     PACKET_META,
     POISON,
+    REF_PTR,
     SCALAR,
     SPILL,
     TP_BUFFER,
     UNINIT,
     UNKNOWN_REG,
-    ZERO,
     Checkpoint,
     Frame,
+    Ref,
     Reg,
     Slot,
     State,
@@ -270,6 +274,7 @@ def _scalar_of(slot: Slot, first: int) -> Reg | None:
     return UNKNOWN_REG
 
 
+_OBJECTS = (DYNPTR_SLOT, ITER_SLOT, IRQ_SLOT)
 _NOTHING = (INVALID, POISON, MISC)
 _SPILL8 = bytes([SPILL] * 8)
 _BLANK: dict[bytes, bool] = {}  # slots of which a privileged program can only read junk
@@ -298,7 +303,7 @@ def _stack_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) ->
                     if not _safe(reg, theirs.reg, precise >> index & 1, ids, exact):
                         return index
                     continue
-            elif theirs is slot:
+            elif theirs is slot and not slot.special:
                 continue
         else:
             theirs = cur_stack[index] if index < have else None
@@ -335,10 +340,25 @@ def _stack_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) ->
                 if last == SPILL:
                     if not _safe(slot.reg, theirs.reg, bit, ids, exact):
                         return index
-                elif last not in (MISC, ZERO, INVALID, POISON):
-                    raise NotModelled("dynptr, iterator or irq slots on the stack")
+                elif last in _OBJECTS and not _object_safe(last, slot.reg, theirs.reg, ids):
+                    return index
             byte += 1
     return -1
+
+
+def _object_safe(kind: int, old: Reg, cur: Reg, ids: IdMap) -> bool:
+    """Compare a slot of a dynptr, an iterator or an irq flag."""
+    if kind == ITER_SLOT:  # the depth does not matter
+        return (
+            old.type == cur.type
+            and (old.info.name, old.info.active) == (cur.info.name, cur.info.active)
+            and ids.check(old.id, cur.id)
+        )
+    if not ids.check(old.id, cur.id):
+        return False
+    if kind == DYNPTR_SLOT and not ids.check(old.parent_id, cur.parent_id):
+        return False
+    return bool(old.info == cur.info)
 
 
 def _args_safe(old: Frame, cur: Frame, precise: int, ids: IdMap, exact: int) -> bool:
@@ -358,11 +378,15 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
     """Say whether *cur* is safe where *old* was (``states_equal``)."""
     if len(old.frames) != len(cur.frames) or old.sleepable != cur.sleepable:
         return False
-    if old.refs or cur.refs:
-        raise NotModelled("references")
+    if len(old.refs) != len(cur.refs) or old.rcu_locks != cur.rcu_locks:
+        return False
+    if old.preempt_locks != cur.preempt_locks:
+        return False
     if old.miss_slot >= 0 and exact != EXACT and _misses_again(old, cur, exact):
         return False
     ids = IdMap(env.id_gen)
+    if old.refs and not _refs_safe(old.refs, cur.refs, ids):
+        return False
     for number, mine in enumerate(old.frames):
         theirs = cur.frames[number]
         if mine is theirs and exact != EXACT and mine.without_ids():
@@ -395,6 +419,19 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
     return True
 
 
+def _refs_safe(old: tuple[Ref, ...], cur: tuple[Ref, ...], ids: IdMap) -> bool:
+    """``refsafe``; the lists are of one length."""
+    for mine, theirs in zip(old, cur, strict=True):
+        if mine.kind != theirs.kind or not ids.check(mine.id, theirs.id):
+            return False
+        if mine.kind == REF_PTR:
+            if not ids.check(mine.link, theirs.link):
+                return False
+        elif mine.link is not theirs.link and mine.link != theirs.link:
+            return False
+    return True
+
+
 def _misses_again(old: Checkpoint, cur: State, exact: int) -> bool:
     """Say whether the spill that was not safe the last time is not safe now either."""
     number, index = old.miss_frame, old.miss_slot
@@ -415,6 +452,26 @@ def _maybe_looping(old: State, cur: State) -> bool:
         return False
     mine, theirs = old.frames[-1], cur.frames[-1]
     return mine is theirs or all(a.same(b) for a, b in zip(mine.regs, theirs.regs, strict=True))
+
+
+def _iter_active(cur: State) -> bool:
+    """Say whether the iterator that r1 points to may give more."""
+    reg = cur.frames[-1].regs[1]
+    index = (-reg.num.signed_value - 1) // 8
+    return bool(cur.frames[reg.info].stack[index].reg.info.active)
+
+
+def _iter_depths_differ(old: State, cur: State) -> bool:
+    """``iter_active_depths_differ``; both have the same slots."""
+    for mine, theirs in zip(old.frames, cur.frames, strict=True):
+        for slot, other in zip(mine.stack, theirs.stack, strict=False):
+            if (
+                slot.types[0] == ITER_SLOT
+                and slot.reg.info.active
+                and slot.reg.info.depth != other.reg.info.depth
+            ):
+                return True
+    return False
 
 
 # --- cleaning ------------------------------------------------------------------------
@@ -464,7 +521,7 @@ def _clean_slot(slot: Slot, low: bool, high: bool) -> Slot:
         return slot
     types = slot.types
     last = types[7]
-    if last in (4, 5, 6):  # dynptr, iterator, irq flag
+    if last in _OBJECTS:
         return slot
     reg = slot.reg
     if not low and not high:
@@ -586,7 +643,13 @@ def is_state_visited(env: Env, at: int) -> bool:
         if old.branches:
             frame = old.frames[-1]
             skip = frame.in_async and frame.async_entry != cur.frames[-1].async_entry
-            if not skip:
+            if skip:
+                pass
+            elif env.iter_next[at]:
+                if states_equal(env, old, cur, RANGE_WITHIN) and _iter_active(cur):
+                    hit, loop = old, True
+                    break
+            else:
                 if (
                     isinstance(env.insns[at], MayGoto)
                     and old.may_goto_depth != cur.may_goto_depth
@@ -601,6 +664,7 @@ def is_state_visited(env: Env, at: int) -> bool:
                 elif (
                     _maybe_looping(old, cur)
                     and states_equal(env, old, cur, EXACT)
+                    and not _iter_depths_differ(old, cur)
                     and old.may_goto_depth == cur.may_goto_depth
                     and old.callback_unroll == cur.callback_unroll
                 ):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from harness.isa.insn import Insn, StoreImm
 from harness.verifier.bounds import const, sext, truncate
-from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier.env import Env, Refused
 from harness.verifier.fastcall import check_contract
+from harness.verifier.objects import destroy_dynptr
 from harness.verifier.precision import mark_register, mark_slots, push_history
 from harness.verifier.state import (
     ADD_CONST,
+    DYNPTR_SLOT,
     EMPTY,
     INVALID,
     MAX_STACK,
@@ -140,8 +142,9 @@ def write_fixed(env: Env, number: int, off: int, size: int, value: int) -> None:
     index = byte // REG_SIZE
     env.scratched_slots |= 1 << index
     slot = frame.stack[index]
-    if slot.types[7] in (4, 5, 6):
-        raise NotModelled("dynptr, iterator or irq slots on the stack")
+    if slot.types[0] == DYNPTR_SLOT:
+        destroy_dynptr(env, number, index)
+        slot = frame.stack[index]
     if env.fastcall_pattern:
         check_contract(env, frame, off)
     aligned = off % REG_SIZE == 0
@@ -196,6 +199,9 @@ def _write_variable(env: Env, reg: Reg, off: int, size: int, value: int) -> None
         zero = isinstance(insn, StoreImm) and insn.imm == 0
     zero_used = False
     stack = state.own(reg.info).stack
+    for index in range((-high) // REG_SIZE, (-low - 1) // REG_SIZE + 1):
+        if stack[index].types[0] == DYNPTR_SLOT:
+            destroy_dynptr(env, reg.info, index)
     if env.fastcall_pattern:
         check_contract(env, state.frames[reg.info], low)
     for at in range(low, high):
@@ -204,8 +210,6 @@ def _write_variable(env: Env, reg: Reg, off: int, size: int, value: int) -> None
         env.scratched_slots |= 1 << index
         slot = stack[index]
         kind = slot.types[byte % REG_SIZE]
-        if slot.types[7] in (4, 5, 6):
-            raise NotModelled("dynptr, iterator or irq slots on the stack")
         if zero and kind == SPILL and slot.spilled_scalar and slot.reg.is_null:
             zero_used = True
             continue

@@ -10,7 +10,7 @@ Mirrors ``struct bpf_reg_state``, ``bpf_stack_state``, ``bpf_func_state`` and
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.verifier.bounds import UNKNOWN, Scalar
 from harness.verifier.bounds import const as known
@@ -29,9 +29,14 @@ MEM_RINGBUF = 1 << 10
 MEM_USER    = 1 << 11
 MEM_PERCPU  = 1 << 12
 UNTRUSTED   = 1 << 14
+DYNPTR_LOCAL, DYNPTR_RINGBUF = 1 << 16, 1 << 17
 MEM_ALLOC   = 1 << 19
 TRUSTED     = 1 << 20
 MEM_RCU     = 1 << 21
+NON_OWN_REF = 1 << 22
+DYNPTR_SKB, DYNPTR_XDP, DYNPTR_SKB_META, DYNPTR_FILE = 1 << 23, 1 << 24, 1 << 27, 1 << 28
+DYNPTR_FLAGS = (DYNPTR_LOCAL | DYNPTR_RINGBUF | DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META
+                | DYNPTR_FILE)
 
 TYPE_NAMES = {                                    # reg_type_str
     NOT_INIT: "?", SCALAR: "scalar", CTX: "ctx", MAP_PTR: "map_ptr", MAP_VALUE: "map_value",
@@ -44,6 +49,10 @@ TYPE_NAMES = {                                    # reg_type_str
 # Bytes of a stack slot                           enum bpf_stack_slot_type
 INVALID, SPILL, MISC, ZERO, DYNPTR_SLOT, ITER_SLOT, IRQ_SLOT, POISON = range(8)
 SLOT_CHARS = "?rm0difp"
+
+# What a reference is to                          enum ref_state_type
+REF_PTR, REF_IRQ, REF_LOCK, REF_RES_LOCK, REF_RES_LOCK_IRQ = 2, 4, 8, 16, 32
+REF_LOCKS = REF_LOCK | REF_RES_LOCK | REF_RES_LOCK_IRQ
 
 # Instruction history                             INSN_F_*
 STACK_ACCESS, DST_STACK, SRC_STACK, ARG_ACCESS = 1, 2, 4, 8
@@ -152,6 +161,28 @@ UNKNOWN_REG = Reg(SCALAR, UNKNOWN)
 ZERO_REG = Reg(SCALAR, ZERO_NUM)
 
 
+class Ref(NamedTuple):
+    """Something a path has to give back (``bpf_reference_state``)."""
+
+    kind: int  # REF_*
+    id: int
+    insn: int  # slot of the call that took it
+    link: Any = 0  # REF_PTR: id of what it belongs to; a lock: the map or BTF it lies in
+
+
+class Iter(NamedTuple):
+    """What is known of an iterator on the stack, ``info`` of its slots."""
+
+    name: str  # of its type, without bpf_iter_
+    active: bool  # else drained
+    depth: int  # rounds so far
+
+    @property
+    def state(self) -> str:
+        """The word of the log (``iter_state_str``)."""
+        return "active" if self.active else "drained"
+
+
 class Slot:
     """Eight bytes of stack. Treat as immutable.
 
@@ -244,8 +275,8 @@ class Frame:
         if self.plain is None:
             self.plain = not (
                 any(reg.id or reg.parent_id or reg.map_uid for reg in self.regs)
-                or any(slot.reg.id or slot.reg.parent_id for slot in self.stack)
-                or any(reg.id for reg in self.args)
+                or any(slot.reg.id or slot.reg.parent_id or slot.reg.map_uid for slot in self.stack)
+                or any(reg.id or reg.parent_id or reg.map_uid for reg in self.args)
             )
         return self.plain
 
@@ -269,6 +300,8 @@ class State:
         "last",
         "may_goto_depth",
         "parent",
+        "preempt_locks",
+        "rcu_locks",
         "refs",
         "sleepable",
     )
@@ -285,7 +318,9 @@ class State:
         self.callback_unroll = 0
         self.may_goto_depth = 0
         self.sleepable = False
-        self.refs: tuple[tuple[int, int, int], ...] = ()  # (id, allocating slot, parent)
+        self.refs: tuple[Ref, ...] = ()  # oldest first
+        self.rcu_locks = 0
+        self.preempt_locks = 0
 
     def _take(self, other: State) -> None:
         frames = other.frames
@@ -303,6 +338,8 @@ class State:
         self.may_goto_depth = other.may_goto_depth
         self.sleepable = other.sleepable
         self.refs = other.refs
+        self.rcu_locks = other.rcu_locks
+        self.preempt_locks = other.preempt_locks
 
     def copy(self) -> State:
         """Return a state that shares the frames (``bpf_copy_verifier_state``)."""
