@@ -158,6 +158,23 @@ def _load(
     return loaded, programs
 
 
+def _with_kernel(programs: tuple[Program, ...]) -> tuple[Program, ...]:
+    """Return *programs* with what they call in the kernel, as far as a compiler is at hand."""
+    from harness.legs import kfuncs
+    from harness.toolchain import find_compilers
+
+    if not any(map(kfuncs.wanted, programs)):
+        return programs
+    try:
+        compiler = find_compilers(fetch=False)[0]
+    except HarnessError as error:
+        functions = sorted({name for program in programs for name in program.kfuncs})
+        if functions:  # helpers there are without a compiler too
+            print(f"crosscheck: {', '.join(functions)}: {error}", file=sys.stderr)
+        return programs
+    return kfuncs.attach(programs, compiler)
+
+
 # --- verify -----------------------------------------------------------------
 
 
@@ -181,6 +198,7 @@ def _verify(options: argparse.Namespace) -> int:
     from harness.toolchain.kernel import find_kernel_types
 
     loaded, programs = _load(options)
+    programs = _with_kernel(programs)
     settings = verifier.Options(
         slots_by=options.slots, jit=not options.no_jit, kernel_btf=find_kernel_types()
     )
@@ -262,7 +280,7 @@ def _jit(options: argparse.Namespace) -> int:
     from harness.jit import text, x86_64
     from harness.model import Image
 
-    _, programs = _load(options)
+    programs = _with_kernel(_load(options)[1])
     rows: list[dict[str, Any]] = []
     status = AGREE
     for program in programs:
@@ -334,6 +352,7 @@ def _exec(options: argparse.Namespace) -> int:
     if len(programs) > 1:
         names = ", ".join(p.name for p in programs)
         raise HarnessError(f"{options.object} has several programs: --prog one of {names}")
+    programs = _with_kernel(programs)
     (outcome,) = pipeline.execute(programs[0], options.leg, [ctx])
     row = outcome_json(outcome)
     if options.json is not None:

@@ -96,6 +96,7 @@ class Program:
     frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
     kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand
     kfunc_code: bytes = b""  # relocatable x86-64 object that defines them; empty: not at hand
+    helper_code: bytes = b""  # the same of the helpers that have one
 
     def subprogram_at(self, slot: int) -> int:
         """Return the index of the subprogram that holds *slot*."""

@@ -69,6 +69,7 @@ from harness.jit.x86_encoder import (
     PUSH_r,
     SUB_ri8,
 )
+from harness.legs import jit_helpers, sides
 from harness.legs.native_code import PlacedObject, UnlinkableError, place
 from harness.model import (
     Batch,
@@ -95,8 +96,10 @@ MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
 # Emulated memory: start, size in bytes. Everything between is unmapped.
 CODE     = 0x1000_0000, 32 << 20  # the image
 LOOP     = 0x1800_0000, 1 << 16   # the batch loop, stubs of helpers
-KERNEL   = 0x1900_0000, 1 << 20   # code of the kernel's side
-KERNEL_RO = 0x1A00_0000, 1 << 20  # its read-only data
+KERNEL   = 0x1900_0000, 1 << 20   # code of the kernel's side: its functions
+KERNEL_RO = 0x1A00_0000, 1 << 20  # their read-only data
+NATIVE   = 0x1B00_0000, 1 << 16   # code of helpers
+NATIVE_RO = 0x1C00_0000, 1 << 16  # its read-only data
 STATE    = 0x2000_0000, 1 << 12   # what the loop works on
 CONTEXTS = 0x2100_0000, 2 << 20
 RESULTS  = 0x2200_0000, 1 << 18
@@ -104,13 +107,15 @@ STACK    = 0x2300_0000, 1 << 17
 DATA     = 0x2400_0000, 4 << 20   # data of the kernel's side, maps that the program may write
 PRISTINE = 0x2500_0000, 4 << 20   # the same, as every vector finds them
 RODATA   = 0x2600_0000, 4 << 20   # maps that it may only read
-HEAP     = 0x2700_0000, 4 << 20   # values of map elements that helpers make
+HEAP     = 0x2700_0000, 4 << 20   # values of map elements that helpers in Python make
 HANDLES  = 0x2800_0000, 1 << 20   # addresses of maps themselves; never mapped
+SIDES    = 0x2900_0000, 8 << 20   # what native helpers keep for each vector
 
 # Cells of the state, 8 bytes each
 INDEX, COUNT, CONTEXT, STRIDE, RESULT, ENTRY, RESTORE, TARGET = range(0, 64, 8)
 HELPER = 64                       # what a stub was called with: number, five arguments
 ANSWER = HELPER + 6 * 8           # and what it returns
+MAPS, SIDE_STRIDE = 128, 136      # for native helpers: their table of maps, bytes of a side
 # fmt: on
 
 GAP = 32  # bytes between two contexts
@@ -131,6 +136,13 @@ _SYSCALL = b"\x0f\x05"  # 0F 05: here a call of the host
 
 
 _SIX = struct.Struct("<6Q")
+_NATIVE_SYMBOLS = (  # what native helpers want to know
+    ("crosscheck_index", STATE[0] + INDEX),
+    ("crosscheck_stride", STATE[0] + SIDE_STRIDE),
+    ("crosscheck_maps", STATE[0] + MAPS),
+    ("crosscheck_sides", SIDES[0]),
+    ("crosscheck_handles", HANDLES[0]),
+)
 
 
 def _stub(number: int) -> bytes:
@@ -233,6 +245,8 @@ class _Emulator:
         self.loop = self._map(LOOP, read | execute)
         self.kernel = self._map(KERNEL, read | execute)
         self.kernel_rodata = self._map(KERNEL_RO, read)
+        self.native = self._map(NATIVE, read | execute)
+        self.native_rodata = self._map(NATIVE_RO, read)
         self.state = self._map(STATE, read | write)
         self.contexts = self._map(CONTEXTS, read | write)
         self.results = self._map(RESULTS, read | write)
@@ -241,6 +255,7 @@ class _Emulator:
         self.pristine = self._map(PRISTINE, read)
         self.rodata = self._map(RODATA, read)
         self.heap = self._map(HEAP, read | write)
+        self.sides = self._map(SIDES, read | write)
         self.areas = (  # what a helper may read, and whether it may write it
             (CONTEXTS, self.contexts, True),
             (STACK, self.stack, True),
@@ -257,13 +272,14 @@ class _Emulator:
         self.trampoline = LOOP[0] + trampoline
         self.loaded: JitRunner | None = None
         self.side: PlacedObject | None = None  # the kernel's side that is in place
+        self.native_helpers: PlacedObject | None = None  # the same, helpers
         self.stopped: Outcome | None = None  # why the emulator stopped before the end
         # Stores to a page that may be executed, or that a hook watches, are twenty times
         # slower: say what each page is for, and watch only what nothing may be written to.
         self.engine.ctl_set_tlb_mode(uc.UC_TLB_VIRTUAL)
         self.engine.hook_add(uc.UC_HOOK_TLB_FILL, self._on_page)
         start = 0
-        for area in (STATE, CONTEXTS, RESULTS, STACK, DATA, HEAP):
+        for area in (STATE, CONTEXTS, RESULTS, STACK, DATA, HEAP, SIDES):
             self._watch(start, area[0])
             start = sum(area)
         self._watch(start, 1 << 64)
@@ -308,6 +324,15 @@ class _Emulator:
             self.kernel_rodata[: len(side.rodata)] = side.rodata
             self.engine.ctl_remove_cache(KERNEL[0], sum(KERNEL))
             self.side = side
+        native = runner.native
+        if native is not None:
+            if native is not self.native_helpers:
+                self.native[: len(native.code)] = native.code
+                self.native_rodata[: len(native.rodata)] = native.rodata
+                self.engine.ctl_remove_cache(NATIVE[0], sum(NATIVE))
+                self.native_helpers = native
+            self.set_cell(MAPS, runner.table)
+            self.set_cell(SIDE_STRIDE, runner.room)
         # unicorn does not see what the host writes to code it has translated
         self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(new)))
         self.loaded = runner
@@ -330,6 +355,9 @@ class _Emulator:
             try:
                 self.engine.emu_start(address, self.end, timeout=int(patience * 1e6))
             except uc.UcError as error:
+                refused = error.errno == uc.UC_ERR_INSN_INVALID  # ud2: how helpers give up
+                if refused and NATIVE[0] <= self.engine.reg_read(x86.UC_X86_REG_RIP) < sum(NATIVE):
+                    return Unknown(f"more than {sides.SIZE} bytes of records are not modelled")
                 fetch = error.errno in (uc.UC_ERR_FETCH_UNMAPPED, uc.UC_ERR_FETCH_PROT)
                 kind = "call" if fetch else "instruction"
                 return self.stopped or Trapped(kind, f"{self.where()}: {error}")
@@ -482,10 +510,12 @@ class JitRunner:
         helpers: Mapping[int, Helper],
         patience: float,
         kernel: bytes = b"",
+        native: bytes = b"",
     ) -> None:
         """Link *image*, with the object *kernel* beside it that defines kernel functions.
 
-        Raises ``NotModelledError`` for what does not fit.
+        *native* defines helpers; without it, or where it does not know what the image
+        needs, they are those in Python. Raises ``NotModelledError`` for what does not fit.
         """
         self.side = _side(kernel) if kernel else None
         self._emulator = _emulator()
@@ -496,6 +526,8 @@ class JitRunner:
         own = b"" if self.side is None else self.side.data
         self.data = self._place(DATA, [m for m in maps if _placed(m) and not m.readonly], own)
         self.rodata = self._place(RODATA, [m for m in maps if _placed(m) and m.readonly])
+        self.table, self.room = 0, sides.HEAD.size  # native helpers': maps, bytes of a side
+        self.native = self._native_helpers(image, native) if native else None
         self.linked = link(image, CODE[0], self._resolve)
         if len(self.linked.code) > CODE[1]:
             raise NotModelledError(f"an image of {len(self.linked.code)} bytes is not modelled")
@@ -517,8 +549,39 @@ class JitRunner:
             raise NotModelledError(f"{len(content)} bytes of global data are not modelled")
         return content
 
+    def _native_helpers(self, image: Image, code: bytes) -> PlacedObject | None:
+        """Return the helpers that *image* calls, and lay out their maps; None: not all of them."""
+        called = jit_helpers.numbers(image)
+        native = jit_helpers.placed(code, (NATIVE[0], NATIVE_RO[0], 0), _NATIVE_SYMBOLS)
+        if len(native.code) > NATIVE[1] or len(native.rodata) > NATIVE_RO[1]:
+            raise NotModelledError("helpers of that size are not modelled")
+        stores = [jit_helpers.storage(definition) for definition in self._maps]
+        size = sum(len(store) for store in stores if store is not None)
+        if (
+            not called
+            or self._helpers is not HELPERS
+            or any(jit_helpers.address(native, n) is None for n in called if n in HELPERS)
+            or None in stores
+            or size > jit_helpers.MAX_STORAGE
+        ):
+            return None
+        places = dict(self._places)
+        for definition, store in zip(self._maps, stores, strict=True):
+            if definition.name not in places and store:
+                places[definition.name] = DATA[0] + len(self.data)
+                self.data += store
+        self.table = DATA[0] + len(self.data)
+        self.data += jit_helpers.table(self._maps, self.table, places)
+        if called & jit_helpers.RING_HELPERS:
+            self.room = sides.SIZE
+        return native
+
     def _resolve(self, relocation: Relocation) -> int:
         """Return the address of a relocation's target (``jit.link``)."""
+        if relocation.kind == "helper" and self.native is not None:
+            address = jit_helpers.address(self.native, int(relocation.target))
+            if address is not None:
+                return address
         match relocation.kind:
             case "kfunc" if self.side is not None and relocation.target in self.side.symbols:
                 return self.side.symbols[relocation.target]
@@ -577,7 +640,7 @@ class JitRunner:
         self._emulator.load(self)
         length = max(map(len, vectors), default=0)
         stride = _aligned(length, 8) + GAP
-        chunk = min((CONTEXTS[1] - GAP) // stride, RESULTS[1] // 8)
+        chunk = min((CONTEXTS[1] - GAP) // stride, RESULTS[1] // 8, SIDES[1] // self.room)
         if chunk == 0:
             why = Unknown(f"contexts of {length} bytes are not modelled")
             return Batch.of([why] * len(vectors))
@@ -606,6 +669,10 @@ class JitRunner:
             contexts[:] = gap.join(vectors) + gap
         else:
             contexts[:] = b"".join([vector.ljust(stride, fill) for vector in vectors])
+        if self.native is not None:
+            for at, vector in enumerate(vectors):
+                start = at * self.room
+                emulator.sides[start : start + sides.HEAD.size] = sides.head(vector)
         odd: dict[int, Outcome] = {}  # the vectors that did not return
         index = 0
         while index < count:
@@ -633,7 +700,12 @@ class JitRunner:
         after = [context for (context,) in rows]
         if not alike:
             after = [ctx[: len(vector)] for ctx, vector in zip(after, vectors, strict=True)]
-        written = {index: ring.effects() for index, ring in rings.items()}
+        if self.room == sides.SIZE:
+            starts = range(0, count * self.room, self.room)
+            kept = [bytes(emulator.sides[start : start + self.room]) for start in starts]
+            written = {index: sides.effects(records) for index, records in enumerate(kept)}
+        else:
+            written = {index: ring.effects() for index, ring in rings.items()}
         effects = {index: data for index, data in written.items() if data and index not in odd}
         return Batch(list(results), after, odd, effects)
 
@@ -712,16 +784,21 @@ class JitLeg:
         image = compile_program(program)
         if isinstance(image, Unknown):
             return image
-        return self.prepare_image(image, program.maps, program.kfunc_code)
+        return self.prepare_image(image, program.maps, program.kfunc_code, program.helper_code)
 
     def prepare_image(
-        self, image: Image, maps: Sequence[MapDef] = (), kernel: bytes = b""
+        self,
+        image: Image,
+        maps: Sequence[MapDef] = (),
+        kernel: bytes = b"",
+        native: bytes = b"",
     ) -> JitRunner | Unknown:
         """Return a runner of an image that was made elsewhere, for a program with *maps*.
 
-        *kernel* is a relocatable object for x86-64 that defines the kernel functions it calls.
+        *kernel* is a relocatable object for x86-64 that defines the kernel functions it
+        calls, *native* one of helpers.
         """
         try:
-            return JitRunner(image, maps, self._helpers, self._patience, kernel)
+            return JitRunner(image, maps, self._helpers, self._patience, kernel, native)
         except NotModelledError as why:
             return Unknown(str(why))

@@ -1,8 +1,8 @@
-"""The kernel's side of a call out: the project's kernel functions, compiled.
+"""The kernel's side of a call out: the project's kernel functions and helpers, compiled.
 
-Their C (``source/include/crosscheck``) is compiled twice: for BPF, whose BTF is what the
-verifier takes for the kernel's, and by llvmlite for x86-64, which the jit leg puts beside
-the image. A program that calls them carries both.
+The C of kernel functions (``source/include/crosscheck``) is compiled twice: for BPF, whose
+BTF is what the verifier takes for the kernel's, and by llvmlite for x86-64, which the jit
+leg puts beside the image; that of helpers natively only. A program carries what it calls.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from harness.btf import Btf
+from harness.isa.insn import Call
 from harness.legs.native_code import compile_ir
 from harness.load import LoadError, load_object
 from harness.model import Program, Unknown
@@ -19,6 +21,7 @@ from harness.source.driver import HEADERS, discovery_args, native_args
 from harness.toolchain import Compiler, run_compiler
 
 SOURCE = HEADERS / "crosscheck" / "kernel.c"
+HELPERS = HEADERS / "crosscheck" / "emulated.c"
 LEVEL = 2  # llvmlite's; the bodies are no party to any comparison
 
 
@@ -44,22 +47,47 @@ def build(compiler: Compiler) -> KernelSide | Unknown:
         return Unknown(f"no prototypes of kernel functions: {error}")
     if btf is None:
         return Unknown("no prototypes of kernel functions: the compiler wrote no BTF")
-    ir = run_compiler(compiler, [*native_args(), "-fno-builtin"], source=SOURCE)
+    code = _native(compiler, SOURCE)
+    if isinstance(code, Unknown):
+        return Unknown(f"no native kernel functions: {code.why}")
+    return KernelSide(btf, code)
+
+
+@cache
+def build_helpers(compiler: Compiler) -> bytes | Unknown:
+    """Return a relocatable object for x86-64 that defines helpers, by their names."""
+    return _native(compiler, HELPERS)
+
+
+def _native(compiler: Compiler, source: Path) -> bytes | Unknown:
+    # -fno-builtin: a loop that copies must not become a call of what is not there
+    ir = run_compiler(compiler, [*native_args(), "-fno-builtin"], source=source)
     if ir.output is None:
-        return Unknown(f"no native kernel functions: {ir.why}")
+        return Unknown(ir.why)
     objects = compile_ir(ir.output.decode(errors="replace"), (LEVEL,))
-    if isinstance(objects, Unknown):
-        return Unknown(f"no native kernel functions: {objects.why}")
-    return KernelSide(btf, objects[0])
+    return objects if isinstance(objects, Unknown) else objects[0]
+
+
+def wanted(program: Program) -> bool:
+    """Say whether *program* calls what ``attach`` gives."""
+    return bool(program.kfuncs) or _calls_helpers(program)
+
+
+def _calls_helpers(program: Program) -> bool:
+    return any(isinstance(insn, Call) and insn.kind == "helper" for insn in program.insns)
 
 
 def attach(programs: Iterable[Program], compiler: Compiler) -> tuple[Program, ...]:
-    """Return *programs*, those that call kernel functions with what the kernel has of them."""
+    """Return *programs*, each with what the kernel has of the functions and helpers it calls."""
     found = []
     for program in programs:
         if program.kfuncs:
             side = build(compiler)
             if not isinstance(side, Unknown):
                 program = replace(program, kfunc_btf=side.btf, kfunc_code=side.code)
+        if _calls_helpers(program):
+            helpers = build_helpers(compiler)
+            if not isinstance(helpers, Unknown):
+                program = replace(program, helper_code=helpers)
         found.append(program)
     return tuple(found)

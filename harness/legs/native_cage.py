@@ -15,11 +15,11 @@ import mmap
 import os
 import signal
 import struct
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 
+from harness.legs import sides
 from harness.legs.native_code import (
     APART,
     NOWHERE,
@@ -294,9 +294,6 @@ def run_many(jobs: Sequence[Job]) -> list[Sequence[Outcome]]:
 
 # --- what lies behind the context of a module that calls helpers (crosscheck/helpers.c) ---
 
-SIDE = 16376  # bytes: two numbers, and records
-_SIDE, _RING = struct.Struct("<2I"), struct.Struct("<4I")
-
 
 def _side(module: NativeModule) -> bool:
     return "crosscheck_wants_side" in module.symbols
@@ -306,12 +303,12 @@ def _with_side(job: Job) -> Job:
     module, entry, vectors = job
     if not _side(module):
         return job
-    rest = bytes(SIDE - _SIDE.size)
+    rest = bytes(sides.SIZE - sides.HEAD.size)
     return (
         module,
         entry,
         [
-            vector.ljust(-(-len(vector) // 8) * 8, b"\0") + _SIDE.pack(zlib.crc32(vector), 0) + rest
+            vector.ljust(-(-len(vector) // 8) * 8, b"\0") + sides.head(vector) + rest
             for vector in vectors
         ],
     )
@@ -321,23 +318,10 @@ def _without_side(found: Sequence[Outcome], vectors: Sequence[Vector]) -> Sequen
     outcomes: list[Outcome] = []
     for outcome, vector in zip(found, vectors, strict=True):
         if isinstance(outcome, Returned):
-            side = outcome.ctx[-(-len(vector) // 8) * 8 :]
-            outcome = Returned(outcome.r0, outcome.ctx[: len(vector)], _effects(side))
+            effects = sides.effects(outcome.ctx[-(-len(vector) // 8) * 8 :])
+            outcome = Returned(outcome.r0, outcome.ctx[: len(vector)], effects)
         outcomes.append(outcome)
     return Batch.of(outcomes)
-
-
-def _effects(side: bytes) -> bytes:
-    """Return the submitted records, each behind its map and size, as the interpreter does."""
-    _, used = _SIDE.unpack_from(side)
-    at, end, found = _SIDE.size, _SIDE.size + min(used, SIDE - _SIDE.size), b""
-    while at + _RING.size <= end:
-        name, size, state, space = _RING.unpack_from(side, at)
-        at += _RING.size
-        if state:
-            found += struct.pack("<2I", name, size) + side[at : at + size]
-        at += space
-    return found
 
 
 # Shared memory of an earlier batch, for new pages cost a fault each, and whose it is: a

@@ -403,13 +403,16 @@ class PlacedObject:
     symbols: Mapping[str, int]  # functions and their addresses
 
 
-def place(data: bytes, bases: tuple[int, int, int]) -> PlacedObject:
+def place(
+    data: bytes, bases: tuple[int, int, int], others: Mapping[str, int] | None = None
+) -> PlacedObject:
     """Relocate the object *data* for code, read-only and writable data at *bases*.
 
-    It must define all it uses. Raises UnlinkableError.
+    It must define all it uses but *others*. Raises UnlinkableError.
     """
     missing: dict[int, str] = {}
-    (code, rodata, writable), symbols = _Object(data).place(bases, missing, {}, library=False)
+    parts, symbols = _Object(data).place(bases, missing, others or {}, library=False)
+    code, rodata, writable = parts
     if missing:
         raise UnlinkableError(f"{', '.join(missing.values())} not defined")
     return PlacedObject(bytes(code), bytes(rodata), bytes(writable), symbols)

@@ -1,5 +1,6 @@
 """Kernel functions of six to twelve arguments: three legs and the verifier."""
 
+import json
 import random
 import struct
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import pipeline, verifier
+from harness import cli, pipeline, verifier
 from harness.interp import interpret
 from harness.isa.asm import assemble
 from harness.isa.insn import Call
@@ -29,6 +30,7 @@ from harness.run import outcome_of
 from harness.verifier import Options
 
 SCALARS = sorted(name.removeprefix(PREFIX) for name in KFUNCS if "x" in name or "_of_" in name)
+SOURCE = Path("c_sources/calls/kfuncs.c")
 U64 = (1 << 64) - 1
 EDGES = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 1 << 31, (1 << 31) - 1, (1 << 32) - 1,
          1 << 32, 1 << 63, (1 << 63) - 1, (1 << 64) - 1)  # fmt: skip
@@ -242,8 +244,28 @@ def test_a_function_the_kernel_does_not_have(side):
 def test_c_that_calls_out_agrees_on_all_legs(opt, linkage, compiler):
     config = BuildConfig(compiler.name, opt, "v4", linkage)
     settings = pipeline.Settings((config,), (compiler,), vectors=48)
-    planned = pipeline.plan(Path("c_sources/calls/kfuncs.c"), "kfuncs.c", settings)
+    planned = pipeline.plan(SOURCE, "kfuncs.c", settings)
     checks = pipeline.check_build(planned, config, settings)
     assert len(checks) > 30
     bad = [(c.function, c.detail) for c in checks if outcome_of(c) != "agree"]
     assert not bad
+
+
+def test_objects_on_the_command_line_have_the_kernels_side(compiler, tmp_path, capsys):
+    config = BuildConfig(compiler.name, "2", "v4", "hidden")
+    settings = pipeline.Settings((config,), (compiler,), vectors=1)
+    planned = pipeline.plan(SOURCE, str(SOURCE), settings)
+    file = tmp_path / "kfuncs.o"
+    file.write_bytes(pipeline.compile_build(planned, config, settings).data)
+    assert cli.main(["verify", str(file), "--prog", "crosscheck_out_12"]) == 0
+    assert "crosscheck_out_12: accept" in capsys.readouterr().out
+    vector = planned.vectors["out_12"][0]
+    place = next(p for p in planned.layouts if p.signature.name == "out_12")
+    (expected,) = planned.natives["out_12"]["native-O2"]
+    for leg in ("interp", "jit"):
+        arguments = ["--prog", "crosscheck_out_12", "--ctx", vector.hex(), "--leg", leg, "--json"]
+        assert cli.main(["exec", str(file), *arguments]) == 0
+        seen = bytes.fromhex(json.loads(capsys.readouterr().out)["ctx"])
+        mask = int.from_bytes(place.mask.bits, "little")
+        both = (int.from_bytes(context, "little") & mask for context in (seen, expected.ctx))
+        assert len(set(both)) == 1

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The kernel's helpers for the native leg: maps in the module's own data, which every vector
- * finds as new, and ring buffers behind the vector's context.
+ * The kernel's helpers, natively. For the native leg they are part of the module under test: maps
+ * in its own data, which every vector finds as new, and ring buffers behind the vector's context.
+ * With CROSSCHECK_EMULATED they are the kernel of the jit leg, which says where all that lies.
  */
 
-/* What lies behind the context; the native leg knows its size, and writes the first word. */
+/* What a vector has to itself; the legs know its size, and write the first word. */
 struct crosscheck_side {
 	unsigned int random; /* this vector's */
 	unsigned int used; /* bytes of records */
@@ -27,6 +28,33 @@ struct crosscheck_map {
 	unsigned char *values; /* a hash map: 8 bytes that say whether it is there, key and value */
 };
 
+#ifdef CROSSCHECK_EMULATED
+
+#define CROSSCHECK_HELPER __attribute__((noinline))
+
+enum { CROSSCHECK_HASH_MAP = 1, CROSSCHECK_ARRAY_MAP = 2, CROSSCHECK_RINGBUF_MAP = 27 };
+enum { CROSSCHECK_ANY, CROSSCHECK_NOEXIST, CROSSCHECK_EXIST };
+
+/* The leg's, which defines them (harness/legs/jit.py). A program has only handles of its maps. */
+extern volatile unsigned long long crosscheck_index; /* the vector */
+extern volatile unsigned long long crosscheck_stride; /* bytes from one vector's side to the next */
+extern struct crosscheck_map *volatile crosscheck_maps; /* of the program */
+extern unsigned char crosscheck_sides[], crosscheck_handles[];
+
+#define CROSSCHECK_SIDE \
+	((struct crosscheck_side *)(crosscheck_sides + crosscheck_index * crosscheck_stride))
+#define CROSSCHECK_ROOM (crosscheck_stride - 8)
+
+static struct crosscheck_map *crosscheck_map_at(void *handle)
+{
+	return crosscheck_maps + ((unsigned char *)handle - crosscheck_handles) / 256;
+}
+
+#else
+
+#define CROSSCHECK_HELPER static __attribute__((noinline))
+#define CROSSCHECK_SIDE crosscheck_side
+#define CROSSCHECK_ROOM sizeof(crosscheck_side->records)
 #define CROSSCHECK_SPACE(type) ((sizeof(type) + 7) & ~7ull)
 
 #define CROSSCHECK_ARRAY(map, value_type, entries) \
@@ -57,6 +85,13 @@ int crosscheck_wants_side(void)
 	return sizeof(struct crosscheck_side);
 }
 
+static struct crosscheck_map *crosscheck_map_at(void *map)
+{
+	return map;
+}
+
+#endif
+
 static void crosscheck_copy(unsigned char *to, const unsigned char *from, unsigned long long size)
 {
 	for (unsigned long long at = 0; at < size; at++)
@@ -85,9 +120,9 @@ static unsigned char *crosscheck_entry(struct crosscheck_map *map, const void *k
 	return 0;
 }
 
-static __attribute__((noinline)) void *bpf_map_lookup_elem(void *target, const void *key)
+CROSSCHECK_HELPER void *bpf_map_lookup_elem(void *target, const void *key)
 {
-	struct crosscheck_map *map = target;
+	struct crosscheck_map *map = crosscheck_map_at(target);
 	unsigned char *entry;
 
 	if (map->type == CROSSCHECK_ARRAY_MAP) {
@@ -102,12 +137,12 @@ static __attribute__((noinline)) void *bpf_map_lookup_elem(void *target, const v
 	return entry ? entry + 8 + map->key_space : 0;
 }
 
-static __attribute__((noinline)) long bpf_map_update_elem(void *target, const void *key,
-							   const void *value,
-							   unsigned long long flags)
+CROSSCHECK_HELPER long bpf_map_update_elem(void *target, const void *key,
+					   const void *value,
+					   unsigned long long flags)
 {
-	struct crosscheck_map *map = target;
-	unsigned char *found = bpf_map_lookup_elem(map, key);
+	struct crosscheck_map *map = crosscheck_map_at(target);
+	unsigned char *found = bpf_map_lookup_elem(target, key);
 
 	if (flags > CROSSCHECK_EXIST)
 		return -22;
@@ -130,9 +165,9 @@ static __attribute__((noinline)) long bpf_map_update_elem(void *target, const vo
 	return 0;
 }
 
-static __attribute__((noinline)) long bpf_map_delete_elem(void *target, const void *key)
+CROSSCHECK_HELPER long bpf_map_delete_elem(void *target, const void *key)
 {
-	struct crosscheck_map *map = target;
+	struct crosscheck_map *map = crosscheck_map_at(target);
 	unsigned char *entry;
 
 	if (map->type == CROSSCHECK_ARRAY_MAP)
@@ -144,26 +179,26 @@ static __attribute__((noinline)) long bpf_map_delete_elem(void *target, const vo
 	return 0;
 }
 
-static __attribute__((noinline)) unsigned long long bpf_ktime_get_ns(void)
+CROSSCHECK_HELPER unsigned long long bpf_ktime_get_ns(void)
 {
 	return 0x0123456789abull;
 }
 
-static __attribute__((noinline)) unsigned int bpf_get_prandom_u32(void)
+CROSSCHECK_HELPER unsigned int bpf_get_prandom_u32(void)
 {
-	return crosscheck_side->random;
+	return CROSSCHECK_SIDE->random;
 }
 
-static __attribute__((noinline)) unsigned int bpf_get_smp_processor_id(void)
+CROSSCHECK_HELPER unsigned int bpf_get_smp_processor_id(void)
 {
 	return 0;
 }
 
-static __attribute__((noinline)) void *bpf_ringbuf_reserve(void *target, unsigned long long size,
-							    unsigned long long flags)
+CROSSCHECK_HELPER void *bpf_ringbuf_reserve(void *target, unsigned long long size,
+					    unsigned long long flags)
 {
-	struct crosscheck_map *map = target;
-	struct crosscheck_side *side = crosscheck_side;
+	struct crosscheck_map *map = crosscheck_map_at(target);
+	struct crosscheck_side *side = CROSSCHECK_SIDE;
 	struct crosscheck_record *record = (void *)(side->records + side->used);
 	unsigned long long space = (size + 7) & ~7ull;
 	unsigned int hash = 0x811c9dc5;
@@ -171,8 +206,8 @@ static __attribute__((noinline)) void *bpf_ringbuf_reserve(void *target, unsigne
 	/* a record takes 8 bytes and its own, and one byte of the buffer stays free */
 	if (flags || size > 0x3fffffff || map->used + ((size + 15) & ~7ull) > map->max_entries - 1)
 		return 0;
-	if (side->used + sizeof(*record) + space > sizeof(side->records))
-		__builtin_trap(); /* more than the native leg has room for */
+	if (side->used + sizeof(*record) + space > CROSSCHECK_ROOM)
+		__builtin_trap(); /* more than the leg has room for */
 	for (const char *at = map->name; *at; at++)
 		hash = (hash ^ (unsigned char)*at) * 0x01000193u;
 	map->used += (size + 15) & ~7ull;
@@ -184,7 +219,7 @@ static __attribute__((noinline)) void *bpf_ringbuf_reserve(void *target, unsigne
 	return record->data;
 }
 
-static __attribute__((noinline)) void bpf_ringbuf_submit(void *data, unsigned long long flags)
+CROSSCHECK_HELPER void bpf_ringbuf_submit(void *data, unsigned long long flags)
 {
 	struct crosscheck_record *record =
 		(void *)((unsigned char *)data - sizeof(struct crosscheck_record));
@@ -193,15 +228,15 @@ static __attribute__((noinline)) void bpf_ringbuf_submit(void *data, unsigned lo
 	record->state = 1;
 }
 
-static __attribute__((noinline)) void bpf_ringbuf_discard(void *data, unsigned long long flags)
+CROSSCHECK_HELPER void bpf_ringbuf_discard(void *data, unsigned long long flags)
 {
 	(void)data;
 	(void)flags;
 }
 
-static __attribute__((noinline)) long bpf_ringbuf_output(void *ring, void *data,
-							  unsigned long long size,
-							  unsigned long long flags)
+CROSSCHECK_HELPER long bpf_ringbuf_output(void *ring, void *data,
+					  unsigned long long size,
+					  unsigned long long flags)
 {
 	unsigned char *to;
 
@@ -215,10 +250,10 @@ static __attribute__((noinline)) long bpf_ringbuf_output(void *ring, void *data,
 	return 0;
 }
 
-static __attribute__((noinline)) unsigned long long bpf_ringbuf_query(void *ring,
-								       unsigned long long flags)
+CROSSCHECK_HELPER unsigned long long bpf_ringbuf_query(void *ring,
+						       unsigned long long flags)
 {
-	struct crosscheck_map *map = ring;
+	struct crosscheck_map *map = crosscheck_map_at(ring);
 
 	if (flags == 0 || flags == 3) /* available data, the producer's position */
 		return map->used;
