@@ -21,7 +21,7 @@ from harness.interp import RINGBUF
 from harness.jit import x86_64
 from harness.legs import kfuncs, native
 from harness.legs.interp import InterpLeg
-from harness.legs.jit import JitLeg
+from harness.legs.jit import JitLeg, JitRunner
 from harness.load import NAMES_FILLED, LoadError, load_object
 from harness.model import (
     Accepted,
@@ -40,12 +40,13 @@ from harness.model import (
     Unknown,
     Vector,
     Verdict,
+    Verification,
 )
 from harness.source import driver
 from harness.source.layout import Layout, layout
 from harness.source.signature import Unsupported, functions_under_test
 from harness.source.vectors import vectors as make_vectors
-from harness.toolchain import Compiler, run_compiler
+from harness.toolchain import TIMEOUT, Compiler, run_compiler
 
 INTERP_VECTORS = 16  # vectors of each function that the slow interpreter runs too
 
@@ -62,6 +63,8 @@ class Settings:
     native_opts: tuple[int, ...] = (0, 2)
     native_compiler: Compiler | None = None  # None: the first of *compilers*
     host: bool = False  # the leg `kernel` is the machine's own
+    patience: float = TIMEOUT  # seconds for one compiler call
+    budget: int = 0  # instructions the verifier may look at; 0: as many as Linux
     fill_names: bool = True  # name the BTF parameters that -O0 and naked functions leave nameless
 
     def compiler(self, name: str) -> Compiler:
@@ -113,6 +116,13 @@ class Plan:
     mcpus: tuple[str, ...] = ()  # the only ones the source is for; none: all
     refusals: Mapping[str, str] = field(default_factory=dict)  # program: expected message
     failure: str = ""  # it does not compile at all
+    text: str = ""  # C text in place of what *path* holds
+    parts: Mapping[str, str] = field(default_factory=dict)  # function: C text with it alone
+
+    @property
+    def c(self) -> Path | str:
+        """The C text, or the file that holds it."""
+        return self.text or self.path
 
 
 # --- C source to plan -------------------------------------------------------
@@ -200,8 +210,9 @@ def native_outcomes(
 
 
 def _native_ir(planned: Plan, settings: Settings, check: str | None = None) -> str | Unknown:
-    text = driver.translation_unit(planned.path, planned.layouts)
-    result = run_compiler(settings.front_end, driver.native_args(check), source=text)
+    text = driver.translation_unit(planned.c, planned.layouts)
+    args = driver.native_args(check)
+    result = run_compiler(settings.front_end, args, source=text, timeout=settings.patience)
     if result.output is None:
         return Unknown(f"no native build: {result.why}")
     return result.output.decode(errors="replace")
@@ -261,8 +272,9 @@ def compile_build(planned: Plan, config: BuildConfig, settings: Settings) -> Bui
     compiler = settings.compiler(config.compiler)
     layouts = planned.layouts
     while layouts:
-        text = driver.translation_unit(planned.path, layouts, config.linkage)
-        result = run_compiler(compiler, driver.bpf_args(config), source=text)
+        text = driver.translation_unit(planned.c, layouts, config.linkage)
+        args = driver.bpf_args(config)
+        result = run_compiler(compiler, args, source=text, timeout=settings.patience)
         # a function that this build's preprocessor leaves out must not take the others with it
         blamed = driver.blame(result.diagnostics) if result.output is None else set()
         left = tuple(p for p in layouts if p.signature.name not in blamed)
@@ -341,6 +353,16 @@ def check_object(
     return [replace(check, names_filled=filled) for check in checks]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A check, and what it was made of."""
+
+    check: Check
+    program: Program
+    verification: Verification
+    image: Image | None  # None: the JIT did not run, or could not
+
+
 def check_function(
     planned: Plan,
     place: Layout,
@@ -350,8 +372,41 @@ def check_function(
     linux: Linux | None = None,
 ) -> Check:
     """Verify, fix up, JIT and run one driver program, and compare its legs."""
+    return judge_function(planned, place, config, settings, program, linux).check
+
+
+def judge_function(
+    planned: Plan,
+    place: Layout,
+    config: BuildConfig,
+    settings: Settings,
+    program: Program,
+    linux: Linux | None = None,
+) -> Judged:
+    """Do as ``check_function``, and return what it saw on the way."""
+    verification = verifier.verify(program, log_level=0, options=_options(settings))
+    legs, whys, image = _run_legs(program, planned.vectors[place.signature.name], settings)
+    check = _compared(planned, place, config, settings, program, verification, legs, whys, linux)
+    return Judged(check, program, verification, image)
+
+
+def _options(settings: Settings) -> verifier.Options:
+    return verifier.Options(budget=settings.budget)
+
+
+def _compared(
+    planned: Plan,
+    place: Layout,
+    config: BuildConfig,
+    settings: Settings,
+    program: Program,
+    verification: Verification,
+    legs: dict[str, Sequence[Outcome]],
+    whys: list[str],
+    linux: Linux | None,
+) -> Check:
     name = place.signature.name
-    verdict = verifier.verify(program, log_level=0).verdict
+    verdict = verification.verdict
     base = Check(planned.source, name, config, "agree", verdict=_verdict_name(verdict))
     match verdict:
         case Unknown(why=why):
@@ -359,7 +414,6 @@ def check_function(
         case Rejected(message=message):
             base = replace(base, outcome="rejected", detail=message)
     vectors = planned.vectors[name]
-    legs, whys = run_legs(program, vectors, settings)
     if linux is not None:
         if linux.outcomes:
             told = linux.outcomes
@@ -407,15 +461,27 @@ def run_legs(
     program: Program, vectors: Sequence[Vector], settings: Settings
 ) -> tuple[dict[str, Sequence[Outcome]], list[str]]:
     """Return leg: outcomes of the BPF legs of *settings*, and why some have none."""
+    legs, whys, _ = _run_legs(program, vectors, settings)
+    return legs, whys
+
+
+def _run_legs(
+    program: Program, vectors: Sequence[Vector], settings: Settings
+) -> tuple[dict[str, Sequence[Outcome]], list[str], Image | None]:
     legs: dict[str, Sequence[Outcome]] = {}
     whys: list[str] = []
+    image = None
     for leg in ("interp", "jit"):
         if leg not in settings.legs:
             continue
-        seen = execute(program, leg, vectors[:INTERP_VECTORS] if leg == "interp" else vectors)
+        runner = _runner(program, leg)
+        some = vectors[:INTERP_VECTORS] if leg == "interp" else vectors
+        seen = [runner] * len(some) if isinstance(runner, Unknown) else runner.run(some)
         legs[leg], why = _known_outcomes(leg, seen)
         whys += why
-    return legs, whys
+        if isinstance(runner, JitRunner):
+            image = runner.image
+    return legs, whys, image
 
 
 def _known_outcomes(leg: str, seen: Sequence[Outcome]) -> tuple[Batch, list[str]]:
@@ -443,16 +509,18 @@ def _verdicts(base: Check, ours: Verdict, linux: Verdict) -> Check:
 
 def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[Outcome]:
     """Run *program* on the BPF leg named *leg*."""
-    runner: Runner | Unknown
-    if leg == "interp":
-        runner = InterpLeg().prepare(program)
-    elif leg == "jit":
-        runner = _jit_leg().prepare(verifier.fixup(program))
-    else:
-        raise HarnessError(f"no leg {leg} that runs BPF (interp, jit)")
+    runner = _runner(program, leg)
     if isinstance(runner, Unknown):
         return [runner for _ in vectors]
     return runner.run(vectors)
+
+
+def _runner(program: Program, leg: str) -> Runner | Unknown:
+    if leg == "interp":
+        return InterpLeg().prepare(program)
+    if leg == "jit":
+        return _jit_leg().prepare(verifier.fixup(program))
+    raise HarnessError(f"no leg {leg} that runs BPF (interp, jit)")
 
 
 @functools.cache
@@ -472,7 +540,9 @@ def undefined_vectors(
 
     Also returns why that could not be found out, "" if it could.
     """
-    builds = _checking_builds(replace(planned, layouts=(place,)), settings)
+    alone = replace(planned, layouts=(place,))
+    alone = replace(alone, text=planned.parts.get(place.signature.name, planned.text))
+    builds = _checking_builds(alone, settings)
     if isinstance(builds, Unknown):
         return {}, f"undefined behaviour not ruled out: {builds.why}"
     return _undefined(planned, place, builds, list(dict.fromkeys(numbers))), ""

@@ -517,6 +517,7 @@ class JitRunner:
         *native* defines helpers; without it, or where it does not know what the image
         needs, they are those in Python. Raises ``NotModelledError`` for what does not fit.
         """
+        self.image = image
         self.side = _side(kernel) if kernel else None
         self._emulator = _emulator()
         self._maps = maps

@@ -3,10 +3,11 @@
 from harness.toolchain.clang import find_compilers
 from harness.toolchain.compiler import Compiler
 from harness.toolchain.progress import Display, Progress, silent
-from harness.toolchain.run import CompileResult, run_compiler
+from harness.toolchain.run import TIMEOUT, CompileResult, run_compiler
 from harness.toolchain.tools import Tool, find_tool, tools_report
 
 __all__ = [
+    "TIMEOUT",
     "CompileResult",
     "Compiler",
     "Display",

@@ -145,6 +145,7 @@ def enter(env: Env, state: State, sub: Subprog, callsite: int) -> Frame:
     if number >= MAX_FRAMES:
         env.refuse(f"the call stack of {number + 1} frames is too deep")
     callee = Frame(callsite, number, sub.index)
+    env.events.add(("frames", number + 1, sub.incoming))
     state.frames.append(callee)
     return callee
 
@@ -290,6 +291,7 @@ def leave(env: Env) -> int:
     if callee.in_callback:
         before = find_prev_entry(env, state, to)
         if before is not None:
+            env.events.add(("widened",))
             widen_imprecise(before, state)
     return to
 

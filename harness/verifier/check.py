@@ -98,7 +98,9 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     )
     text = log.render(lambda slot: format_insn(env.insns[slot], form="kernel"))
     frames = _frames(env) if isinstance(verdict, Accepted) else ()
-    return Verification(verdict, text, env.processed, time.perf_counter() - started, frames)
+    events = frozenset(" ".join(map(str, event)) for event in env.events)
+    seconds = time.perf_counter() - started
+    return Verification(verdict, text, env.processed, seconds, frames, events)
 
 
 def _frames(env: Env) -> tuple[FrameInfo, ...]:
@@ -292,6 +294,7 @@ def _run(env: Env) -> None:
     keep_log = log.level > 1
     print_state = False
     previous = -1
+    limit = min(env.options.budget or MAX_INSNS, MAX_INSNS)
     notes = env.notes
     subtotals = env.subtotals if log.stats else None
     at = env.insn
@@ -303,7 +306,9 @@ def _run(env: Env) -> None:
             raise NotModelled(f"verifier bug: invalid insn idx {at} insn_cnt {count}")
         env.insn = at
         env.processed += 1
-        if env.processed > MAX_INSNS:
+        if env.processed > limit:
+            if limit < MAX_INSNS:
+                raise NotModelled(f"more than {limit} instructions processed: the budget given")
             raise Refused(f"BPF program is too large. Processed {env.processed} insn", at)
         if subtotals is not None:
             subtotals[len(state.frames) - 1] += 1

@@ -54,6 +54,7 @@ class Options:
     jit_stack_args: bool = True  # False: a JIT that does not know stack arguments
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads
+    budget: int = 0  # instructions to look at before it says Unknown; 0: as many as the kernel
     test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)
     kernel_btf: Btf | None = field(default=None, compare=False)  # None: not at hand
 
@@ -173,6 +174,7 @@ class Env:
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py
+        self.events: set[tuple[object, ...]] = set()  # what came up, for those who measure coverage
 
     def kernel(self, what: str) -> Btf:
         """Return the kernel's BTF, which *what* needs."""

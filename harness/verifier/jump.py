@@ -97,6 +97,7 @@ def jump(env: Env, frame: Frame, insn: Jump) -> int:
     else:
         jumps = falls = (left.num, right.num)
         taken = _pointer_taken(insn, left, right)
+    env.events.add(("branch", insn.op, insn.bits, src is None, left.type, right.type, taken))
     if taken is not None:
         if left.type == SCALAR:
             mark_register(env, dst)
@@ -109,6 +110,7 @@ def jump(env: Env, frame: Frame, insn: Jump) -> int:
     assert jumps is not None
     assert falls is not None
     if len(linked) > 1:
+        env.events.add(("linked", min(len(linked), 4)))
         push_history(env, linked=tuple(linked))
     other = env.push(at + insn.off + 1, at)
     number = len(state.frames) - 1

@@ -231,6 +231,7 @@ def _arg_write(env: Env, frame: Frame, off: int, value: Reg) -> None:
     sub = env.subs[frame.subprog]
     sub.max_out = max(sub.max_out, slot + 1)
     args[slot] = value
+    env.events.add(("slot written", slot, value.type, value.num.mask == 0))
     frame.no_arg_load = True
     push_history(env, ARG_ACCESS, slot)
 
@@ -252,6 +253,7 @@ def _arg_read(env: Env, frame: Frame, off: int, dst: int) -> None:
     if slot >= len(args):
         raise NotModelled("a stack argument that the caller never wrote")
     frame.regs[dst] = args[slot]
+    env.events.add(("slot read", slot, args[slot].type, args[slot].num.mask == 0))
     push_history(env, ARG_ACCESS, slot)
 
 

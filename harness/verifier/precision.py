@@ -227,6 +227,8 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
                 )
         if trail.empty():
             return changed
+        held = (bool(trail.regs[frame]), bool(trail.slots[frame]), bool(trail.args[frame]))
+        env.events.add(("precise", *held, frame))
         following = first
         last, first = parent.last, parent.first
     return _mark_everything(env, start) or changed

@@ -703,6 +703,7 @@ def is_state_visited(env: Env, at: int) -> bool:
 
 def _hit(env: Env, old: Checkpoint, cur: State, at: int, loop: bool) -> None:
     old.hits += 1
+    env.events.add(("pruned", "loop" if loop else "path", len(cur.frames)))
     if env.jmp_point[env.insn]:
         push_history(env)
     _propagate_precision(env, old, cur)

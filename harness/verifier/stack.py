@@ -150,6 +150,7 @@ def write_fixed(env: Env, number: int, off: int, size: int, value: int) -> None:
     aligned = off % REG_SIZE == 0
     if value >= 0:
         reg = state.frames[current].regs[value]
+        env.events.add(("spill", size, aligned, reg.type, number - current))
         if aligned and reg.type == SCALAR:
             fits = reg.num.umax >> 8 * size == 0
             if fits:
@@ -280,6 +281,7 @@ def read_fixed(env: Env, frame: Frame, off: int, size: int, dst: int) -> None:
             _mark_read(env, frame.number, off, off + size, dst)
         return
     reg = slot.reg
+    env.events.add(("fill", size, types[:7].count(SPILL) + 1, reg.type))
     if size == REG_SIZE and types == _SPILL8:
         if dst >= 0:
             new = linkable(env, reg)
