@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
-from harness.verifier import context, kfuncs
+from harness.verifier import context
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
@@ -23,7 +23,7 @@ from harness.verifier.memory import (
     special_fields,
 )
 from harness.verifier.precision import mark_arg, mark_register, mark_slots
-from harness.verifier.prototypes import Unusable, kind_name, prepare_args, returns_void
+from harness.verifier.prototypes import Unusable, prepare_args, returns_void
 from harness.verifier.prune import find_prev_entry, widen_imprecise
 from harness.verifier.stack import check_initialised
 from harness.verifier.state import (
@@ -39,8 +39,11 @@ from harness.verifier.state import (
     MAX_FRAMES,
     MAYBE_NULL,
     MEM,
+    MEM_ALLOC,
+    MEM_RCU,
     MEM_RDONLY,
     MEM_RINGBUF,
+    NON_OWN_REF,
     PACKET,
     PACKET_END,
     PACKET_META,
@@ -62,7 +65,7 @@ _MAX_VAR_SIZE = 1 << 29  # BPF_MAX_VAR_SIZ
 _MAX_ERRNO = 4095
 _CPUS = 8192  # CONFIG_NR_CPUS; the kernel says nr_cpu_ids - 1
 _INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
-_CALLER_SAVED = [UNINIT] * 6
+CALLER_SAVED = [UNINIT] * 6
 
 # fmt: off
 # Map types                                        enum bpf_map_type
@@ -96,14 +99,19 @@ _ANY_OFFSET = frozenset({
 # fmt: on
 
 
+# BTF pointers that may have a fixed offset there
+_BTF_OFFSET = frozenset({
+    BTF_ID, BTF_ID | MEM_ALLOC, BTF_ID | TRUSTED, BTF_ID | MEM_RCU,
+    BTF_ID | MEM_ALLOC | NON_OWN_REF, BTF_ID | MEM_ALLOC | NON_OWN_REF | MEM_RCU,
+})  # fmt: skip
+
+
 def call(env: Env, frame: Frame, insn: Call) -> int:
-    """Follow a call; return where the current state goes on."""
+    """Follow a call of a subprogram or helper; return where the current state goes on."""
     if env.subs[frame.subprog].incoming:
         frame.no_arg_load = True
     if insn.kind == "subprog":
         return _call_subprog(env, frame, insn)
-    if insn.kind == "kfunc":
-        return _call_kfunc(env, frame, insn)
     return _call_helper(env, frame, insn.imm)
 
 
@@ -131,7 +139,7 @@ def _call_subprog(env: Env, frame: Frame, insn: Call) -> int:
     callee = enter(env, env.state, sub, at)
     callee.regs[1:6] = frame.regs[1:6]
     frame = env.state.own(callee.number - 1)
-    frame.regs[0:6] = _CALLER_SAVED
+    frame.regs[0:6] = CALLER_SAVED
     env.scratch_all()
     if env.log.on:
         env.log.state(env.state, callee.number - 1, text="caller:\n")
@@ -162,7 +170,7 @@ def _call_global(env: Env, sub: Subprog, usable: bool) -> int:
     if sub.changes_packet:
         forget_packets(env)
     frame = env.frame()
-    frame.regs[0:6] = _CALLER_SAVED
+    frame.regs[0:6] = CALLER_SAVED
     forget_args(frame)
     if not returns_void(env, sub):
         frame.regs[0] = UNKNOWN_REG
@@ -184,7 +192,7 @@ def forget_packets(env: Env) -> None:
             raise NotModelled("packet pointers")
 
 
-def _check_args_written(env: Env, frame: Frame, count: int) -> None:
+def check_args_written(env: Env, frame: Frame, count: int) -> None:
     """``check_outgoing_stack_args``."""
     for slot in range(count - REG_ARGS):
         if slot >= len(frame.args) or frame.args[slot] is UNINIT or not frame.args[slot].type:
@@ -195,17 +203,17 @@ def _check_call(env: Env, frame: Frame, sub: Subprog) -> bool:
     """Compare arguments with the prototype (``btf_check_subprog_call``)."""
     if not env.has_func_info:
         if env.options.infer_arguments:
-            _check_args_written(env, frame, sub.arg_cnt)
+            check_args_written(env, frame, sub.arg_cnt)
         return False
     if sub.unreliable:
         return False
     try:
         prepare_args(env, sub)
     except Unusable:
-        _check_args_written(env, frame, sub.arg_cnt)
+        check_args_written(env, frame, sub.arg_cnt)
         sub.unreliable = True
         return False
-    _check_args_written(env, frame, sub.arg_cnt)
+    check_args_written(env, frame, sub.arg_cnt)
     for index, expected in enumerate(sub.args):
         try:
             _check_arg(env, sub, index, expected)
@@ -226,11 +234,11 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
         if reg.type != SCALAR:
             env.refuse(f"{name} is not a scalar")
     elif expected.kind == "ctx":
-        _check_offset(env, reg, name, "ctx")
+        check_offset(env, reg, name, "ctx")
         if reg.type != CTX:
             env.refuse(f"{name} expects pointer to ctx")
     else:
-        _check_offset(env, reg, name, "")
+        check_offset(env, reg, name, "")
         if reg.is_null:
             if index < REG_ARGS:
                 mark_register(env, index + 1)
@@ -248,12 +256,13 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
             env.refuse(f"{name} is expected to be non-NULL")
 
 
-def _check_offset(env: Env, reg: Reg, name: str, kind: str) -> None:
-    """``check_func_arg_reg_off``."""
+def check_offset(env: Env, reg: Reg, name: str, kind: str, moved: bool = True) -> None:
+    """``__check_func_arg_reg_off``; *moved*: a BTF pointer may have a fixed offset."""
     if reg.type in _ANY_OFFSET:
         return
-    if reg.type & BASE == BTF_ID:
-        raise NotModelled("passing a BTF pointer (no kernel BTF)")
+    if reg.type in _BTF_OFFSET:
+        check_fixed(env, reg, name, moved)
+        return
     if reg.type == CTX and kind != "ctx" and context.variable_offset(env):
         return
     check_fixed(env, reg, name, False)
@@ -353,7 +362,7 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     elif number == 164:
         _call_for_each(env, meta)
     frame = env.frame()
-    frame.regs[0:6] = _CALLER_SAVED
+    frame.regs[0:6] = CALLER_SAVED
     forget_args(frame)
     env.scratched |= 0x3F
     _set_result(env, frame, proto, number, meta)
@@ -450,7 +459,7 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: _Meta, numbe
         mark_register(env, number_of_reg)
     else:
         _check_type(env, reg, name, kind, flags, nullable)
-        _check_offset(env, reg, name, kind)
+        check_offset(env, reg, name, kind)
     if kind == "map":
         meta.map = reg
     elif kind == "map_key":
@@ -570,87 +579,6 @@ def _constant_key(env: Env, number: int, key_size: int) -> int | None:
     mark_slots(env, key.info, 1 << index)
     value = slot.reg.num.signed_value
     return value if value >= 0 else None
-
-
-# --- kernel functions ---------------------------------------------------------------------
-
-
-def _call_kfunc(env: Env, frame: Frame, insn: Call) -> int:
-    """``check_kfunc_call``."""
-    kfunc = kfuncs.prototype(env, insn)
-    count = len(kfunc.arguments)
-    _check_args_written(env, frame, count)
-    for index, argument in enumerate(kfunc.arguments):
-        if argument.kind != "ignored":
-            _check_kfunc_arg(env, kfunc, index, argument)
-    frame = env.frame()
-    frame.regs[0:6] = _CALLER_SAVED
-    forget_args(frame)
-    env.scratched |= 0x3F
-    if not kfunc.returns_void:
-        frame.regs[0] = UNKNOWN_REG
-    if count > REG_ARGS:
-        caller = env.subs[frame.subprog]
-        caller.stack_arg_cnt = max(caller.stack_arg_cnt, caller.incoming + count - REG_ARGS)
-    return env.insn + 1
-
-
-def _check_kfunc_arg(env: Env, kfunc: kfuncs.Kfunc, index: int, argument: kfuncs.Argument) -> None:
-    """One argument of ``check_kfunc_args``."""
-    reg, name = _arg_reg(env, index), arg_name(index)
-    scalar = argument.kind in ("scalar", "size")
-    if not scalar and not argument.nullable and (reg.is_null or reg.type & MAYBE_NULL):
-        env.refuse(f"Possibly NULL pointer passed to trusted {name}")
-    if reg.is_null and argument.nullable:
-        kfuncs.mark_precise(env, index)
-        return
-    _check_offset(env, reg, name, "")
-    if scalar:
-        if reg.type != SCALAR:
-            env.refuse(f"{name} is not a scalar")
-        if argument.kind == "size":
-            memory = _arg_reg(env, index - 1)
-            if not memory.is_null:
-                kfuncs.check_size(env, memory, reg, index, helper_memory)
-    elif argument.kind == "string":
-        _check_string(env, reg, name)
-    elif argument.kind in ("struct", "fixed"):
-        if reg.type & BASE in (BTF_ID, MAP_PTR):
-            raise NotModelled(f"passing {type_name(reg.type)} to kfunc {kfunc.name}")
-        if argument.size < 0:
-            assert argument.pointee is not None
-            env.refuse(
-                f"{name} is {type_name(reg.type)} expected "
-                f"{kind_name(argument.pointee)} {argument.pointee.name}"
-            )
-        for write in (False, True):
-            helper_memory(env, reg, name, argument.size, write, True, None)
-
-
-def _arg_reg(env: Env, index: int) -> Reg:
-    """``get_func_arg_reg``."""
-    frame = env.state.frames[-1]
-    return frame.regs[index + 1] if index < REG_ARGS else frame.args[index - REG_ARGS]
-
-
-def _check_string(env: Env, reg: Reg, name: str) -> None:
-    """``check_arg_const_str``."""
-    if reg.type != MAP_VALUE:
-        env.refuse(f"{name} doesn't point to a const string")
-    found = reg.info
-    if found.type == _PERCPU_ARRAY:
-        env.refuse(f"{name} points to percpu_array map which cannot be used as const string")
-    if not found.readonly:
-        env.refuse(f"{name} does not point to a readonly map'")
-    if not reg.num.is_const:
-        env.refuse(f"{name} is not a constant address'")
-    if found.type != _ARRAY:
-        env.refuse("no direct value access support for this map type")
-    at = reg.num.value
-    check_map_access(env, reg, name, 0, found.value_size - at, False)
-    value = (found.data or b"").ljust(found.value_size, b"\0")
-    if 0 not in value[at:]:
-        env.refuse("string is not zero-terminated")
 
 
 # --- callbacks ------------------------------------------------------------------------------

@@ -84,6 +84,16 @@ def _behind(btf: Btf | None, type_id: int) -> BtfType:
     return btf.resolve(type_id)
 
 
+def behind(btf: Btf, type_id: int) -> int:
+    """Return the id of the type behind typedefs and modifiers (``btf_type_skip_modifiers``)."""
+    for _ in range(len(btf)):
+        kind = btf.get(type_id)
+        if not isinstance(kind, Typedef | Modifier):
+            return type_id
+        type_id = kind.type
+    return 0
+
+
 def slots(btf: Btf, proto: FuncProto) -> int:
     """Return how many registers and slots the arguments take as the compiler lays them out."""
     total = 1 if (btf.size_of(proto.returns) or 0) > 16 else 0  # a hidden result pointer
@@ -211,10 +221,10 @@ def _pointer(
     env: Env, btf: Btf, sub: Subprog, index: int, kind: Ptr, tags: set[str]
 ) -> Argument | None:
     behind = btf.resolve(kind.type)
-    if "ctx" in tags or _is_context(env, btf, kind):
+    if "ctx" in tags or is_context(env, btf, kind):
         if tags - {"ctx"}:
             return _bad_tags(env, index)
-        if "ctx" in tags and not _is_context(env, btf, kind) and not isinstance(behind, Void):
+        if "ctx" in tags and not is_context(env, btf, kind) and not isinstance(behind, Void):
             raise NotModelled("an argument with the tag arg:ctx of this type")
         return Argument("ctx")
     if isinstance(behind, Struct | Fwd) and not behind.union and behind.name == "bpf_dynptr":
@@ -244,8 +254,8 @@ def _bad_tags(env: Env, index: int) -> Argument:
     raise Unusable
 
 
-def _is_context(env: Env, btf: Btf, pointer: Ptr) -> bool:
-    """``btf_is_prog_ctx_type``."""
+def is_context(env: Env, btf: Btf, pointer: Ptr) -> bool:
+    """Say whether *pointer* of *btf* is to the program's context (``btf_is_prog_ctx_type``)."""
     kind = btf.get(pointer.type)
     program_type = env.program.type
     if program_type == "kprobe":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from harness.btf import Btf
 from harness.verifier.bounds import UNKNOWN, Scalar
 from harness.verifier.bounds import const as known
 
@@ -159,6 +160,22 @@ ZERO_NUM = known(0)
 UNINIT = Reg(NOT_INIT, UNKNOWN)
 UNKNOWN_REG = Reg(SCALAR, UNKNOWN)
 ZERO_REG = Reg(SCALAR, ZERO_NUM)
+
+
+class TypeRef(NamedTuple):
+    """A type of one BTF: ``info`` of a BTF pointer."""
+
+    btf: Btf
+    id: int
+
+    @property
+    def name(self) -> str:
+        """The name of the type."""
+        return self.btf[self.id].name
+
+    def same(self, other: TypeRef) -> bool:
+        """``btf_types_are_same``."""
+        return self.id == other.id and self.btf is other.btf
 
 
 class Ref(NamedTuple):
