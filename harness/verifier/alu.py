@@ -126,6 +126,8 @@ def load_imm(env: Env, frame: Frame, insn: LoadImm) -> None:
             frame.regs[dst] = Reg(FUNC, const(0), info=sub.index)
         case 5:
             frame.regs[dst] = Reg(MAP_PTR, const(0), info=env.maps[low])
+        case 6 if env.maps[low].type == 33:  # an address in an arena
+            frame.regs[dst] = UNKNOWN_REG
         case 6:
             frame.regs[dst] = Reg(MAP_VALUE, const(insn.imm >> 32), info=env.maps[low])
         case kind:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
-from harness.verifier import context
+from harness.model import MapDef
+from harness.verifier import context, maps, object_args, objects, records, refs
 from harness.verifier.bounds import Scalar, const
-from harness.verifier.env import Argument, Env, NotModelled, Refused, Subprog
+from harness.verifier.env import MAX_JUMP_SEQUENCE, Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
-from harness.verifier.helpers import MAX_HELPER, PROTOTYPES, Prototype, helper_name, may_call
+from harness.verifier.helpers import (
+    MAX_HELPER,
+    MIGHT_SLEEP,
+    PROTOTYPES,
+    Prototype,
+    helper_name,
+    may_call,
+)
 from harness.verifier.memory import (
     access,
     check_fixed,
@@ -20,8 +28,8 @@ from harness.verifier.memory import (
     check_map_flags,
     check_region,
     read_reg,
-    special_fields,
 )
+from harness.verifier.meta import Meta
 from harness.verifier.precision import mark_arg, mark_register, mark_slots
 from harness.verifier.prototypes import Unusable, prepare_args, returns_void
 from harness.verifier.prune import find_prev_entry, widen_imprecise
@@ -32,7 +40,9 @@ from harness.verifier.state import (
     BTF_ID,
     BUF,
     CTX,
+    DYNPTR,
     FUNC,
+    MAIN,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
@@ -40,6 +50,7 @@ from harness.verifier.state import (
     MAYBE_NULL,
     MEM,
     MEM_ALLOC,
+    MEM_PERCPU,
     MEM_RCU,
     MEM_RDONLY,
     MEM_RINGBUF,
@@ -49,11 +60,15 @@ from harness.verifier.state import (
     PACKET_META,
     REG_SIZE,
     SCALAR,
+    SOCK_COMMON,
+    SOCKET,
     SPILL,
     STACK,
+    TCP_SOCK,
     TRUSTED,
     UNINIT,
     UNKNOWN_REG,
+    XDP_SOCK,
     ZERO,
     Frame,
     Reg,
@@ -64,32 +79,22 @@ from harness.verifier.state import (
 _MAX_VAR_SIZE = 1 << 29  # BPF_MAX_VAR_SIZ
 _MAX_ERRNO = 4095
 _CPUS = 8192  # CONFIG_NR_CPUS; the kernel says nr_cpu_ids - 1
-_INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 CALLER_SAVED = [UNINIT] * 6
+_ACQUIRES = frozenset({84, 85, 99, 131, 194})  # is_acquire_function
 
 # fmt: off
-# Map types                                        enum bpf_map_type
-_HASH, _ARRAY, _PROG_ARRAY, _PERCPU_HASH, _PERCPU_ARRAY = 1, 2, 3, 5, 6
-_LRU_HASH, _LRU_PERCPU_HASH, _LPM_TRIE, _QUEUE, _STACK_MAP, _RINGBUF = 9, 10, 11, 22, 23, 27
-_PLAIN_MAPS = frozenset({
-    _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH, _LPM_TRIE,
-})
-# What a map of a type may be passed to           check_map_func_compatibility
-_MAP_TO_HELPERS = {
-    _PROG_ARRAY: {12}, _QUEUE: {87, 88, 89}, _STACK_MAP: {87, 88, 89},
-    _RINGBUF: {130, 131, 134, 198, 199, 200},
-}
-_HELPER_TO_MAPS = {
-    12: {_PROG_ARRAY}, 87: {_QUEUE, _STACK_MAP}, 88: {_QUEUE, _STACK_MAP},
-    89: {_QUEUE, _STACK_MAP}, 130: {_RINGBUF}, 134: {_RINGBUF},
-}
-
 _MEM_TYPES = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | MEM_RINGBUF, BUF,
               BTF_ID | TRUSTED, CTX)
 _COMPATIBLE = {                                   # compatible_reg_types
-    "map_key": _MEM_TYPES, "map_value": _MEM_TYPES, "mem": _MEM_TYPES, "fixed_mem": _MEM_TYPES,
+    "map_key": _MEM_TYPES, "map_value": _MEM_TYPES, "bloom_value": _MEM_TYPES,
+    "mem": _MEM_TYPES, "fixed_mem": _MEM_TYPES,
+    "sock_common_btf": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, BTF_ID, BTF_ID | TRUSTED),
     "size": (SCALAR,), "size_or_zero": (SCALAR,), "scalar": (SCALAR,), "map": (MAP_PTR,),
     "ctx": (CTX,), "func": (FUNC,), "stack_or_null": (STACK,), "const_str": (MAP_VALUE,),
+    "alloc_size": (SCALAR,), "spin_lock": (MAP_VALUE, BTF_ID | MEM_ALLOC), "timer": (MAP_VALUE,),
+    "ringbuf_mem": (MEM | MEM_RINGBUF,), "dynptr": (STACK, DYNPTR),
+    "kptr_xchg_dest": (MAP_VALUE, BTF_ID | MEM_ALLOC, BTF_ID | MEM_ALLOC | NON_OWN_REF,
+                       BTF_ID | MEM_ALLOC | NON_OWN_REF | MEM_RCU),
 }
 # Pointers that may have an offset where they are passed on   __check_func_arg_reg_off
 _ANY_OFFSET = frozenset({
@@ -108,6 +113,9 @@ _BTF_OFFSET = frozenset({
 
 def call(env: Env, frame: Frame, insn: Call) -> int:
     """Follow a call of a subprogram or helper; return where the current state goes on."""
+    unlocks = insn.kind != "helper" or insn.imm in (94, 194)  # spin_unlock, kptr_xchg
+    if env.state.refs and not unlocks and refs.active_lock(env.state):
+        env.refuse("function calls are not allowed while holding a lock")
     if env.subs[frame.subprog].incoming:
         frame.no_arg_load = True
     if insn.kind == "subprog":
@@ -160,9 +168,15 @@ def enter(env: Env, state: State, sub: Subprog, callsite: int) -> Frame:
 
 def _call_global(env: Env, sub: Subprog, usable: bool) -> int:
     """Go on behind a global function, which is verified by itself."""
-    sleepable = env.state.sleepable
+    state = env.state
+    if refs.active_lock(state) is not None:
+        env.refuse(
+            "global function calls are not allowed while holding a lock,\n"
+            "use static function instead"
+        )
+    sleepable = not refs.in_rcu(state)
     if sub.might_sleep and not sleepable:
-        env.refuse(f"sleepable global function {sub.name}() called in non-sleepable prog")
+        env.refuse(f"sleepable global function {sub.name}() called in {refs.non_sleepable(state)}")
     if not usable:
         env.refuse(f"Caller passes invalid args into func#{sub.index} ('{sub.name}')")
     env.log.text(f"Func#{sub.index} ('{sub.name}') is global and assumed valid.\n")
@@ -256,8 +270,17 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
             env.refuse(f"{name} is expected to be non-NULL")
 
 
-def check_offset(env: Env, reg: Reg, name: str, kind: str, moved: bool = True) -> None:
+def check_offset(
+    env: Env, reg: Reg, name: str, kind: str, moved: bool = True, release: bool = False
+) -> None:
     """``__check_func_arg_reg_off``; *moved*: a BTF pointer may have a fixed offset."""
+    if release:
+        if kind == "dynptr" and reg.type == STACK:
+            return
+        if reg.num.mask or reg.num.value:
+            env.refuse(
+                f"{name} must have zero offset when passed to release func or trusted arg to kfunc"
+            )
     if reg.type in _ANY_OFFSET:
         return
     if reg.type in _BTF_OFFSET:
@@ -321,18 +344,6 @@ def invalid_scalar(reg: Reg, allowed: tuple[int, int], where: str, name: str) ->
 # --- helpers ------------------------------------------------------------------------------
 
 
-class _Meta:
-    """What the arguments of one helper call tell each other (``bpf_call_arg_meta``)."""
-
-    def __init__(self) -> None:
-        self.map: Reg | None = None
-        self.subprog = 0
-        self.const_key: int | None = None
-        self.raw_reg = 0  # register of memory that the helper fills
-        self.raw: list[int] = [0]  # its size
-        self.size_max = 0
-
-
 def _call_helper(env: Env, frame: Frame, number: int) -> int:
     """``check_helper_call``."""
     if not 0 <= number <= MAX_HELPER:
@@ -344,10 +355,15 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
         env.refuse(f"program of this type cannot use helper {name}#{number}")
     if proto is None or allowed is None:
         raise NotModelled(f"helper {name}#{number}")
-    meta = _Meta()
+    if number in MIGHT_SLEEP and refs.in_rcu(env.state):
+        env.refuse(f"sleepable helper {name}#{number} in {refs.non_sleepable(env.state)}")
+    meta = Meta()
     for index, kind in enumerate(proto.args):
-        if kind.split("|")[0] in ("mem", "map_value", "fixed_mem") and "uninit" in kind:
+        what, *flags = kind.split("|")
+        if what in ("mem", "map_value", "fixed_mem") and "uninit" in flags:
             meta.raw_reg = index + 1
+        if "release" in flags:
+            meta.release = index + 1
     for index in range(len(proto.args)):
         _check_helper_arg(env, proto, index, meta, number)
     if meta.map is not None:
@@ -357,23 +373,22 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
         base = frame.regs[meta.raw_reg]
         access(env, base, f"R{meta.raw_reg}", byte, 1, True, -1)
         frame = env.frame()
-    if number == 181:
-        _call_loop(env, meta)
-    elif number == 164:
-        _call_for_each(env, meta)
+    if meta.release:
+        _release(env, frame.regs[meta.release], number, meta)
+    _call_special(env, number, meta)
     frame = env.frame()
     frame.regs[0:6] = CALLER_SAVED
     forget_args(frame)
     env.scratched |= 0x3F
     _set_result(env, frame, proto, number, meta)
     if meta.map is not None:
-        _check_map_pair(env, meta.map, number)
+        maps.check_helper(env, meta.map.info, number)
     if number == TAIL_CALL and len(env.state.frames) > 1:
         return _tail_call(env, frame)
     return env.insn + 1
 
 
-def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: _Meta) -> None:
+def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Meta) -> None:
     """Give r0 what the helper returns."""
     if proto.returns == "void":
         return
@@ -386,51 +401,106 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: _Me
         else:
             frame.regs[0] = UNKNOWN_REG
         return
+    kind, *flags = proto.returns.split("|")
+    null = MAYBE_NULL if "null" in flags else 0
+    if kind == "mem":
+        assert meta.mem_size is not None
+        ringbuf = MEM_RINGBUF if "ringbuf" in flags else 0
+        frame.regs[0] = Reg(MEM | null | ringbuf, const(0), info=meta.mem_size)
+    elif kind == "map_value":
+        frame.regs[0] = _looked_up(env, number, meta, null)
+    else:
+        raise NotModelled(f"what {helper_name(number)} returns")
+    reg = frame.regs[0]
+    if reg.type & MAYBE_NULL and not reg.id:
+        reg = frame.regs[0] = reg.with_id(env.new_id())
+    if number in _ACQUIRES or (number == 1 and reg.type & BASE == SOCKET):
+        reg = frame.regs[0] = reg.with_id(refs.acquire(env))
+    if number == 203:  # dynptr_data
+        assert meta.dynptr is not None
+        frame.regs[0] = reg.derived(meta.dynptr.id)
+
+
+def _looked_up(env: Env, number: int, meta: Meta, null: int) -> Reg:
+    """Return what a map gives (``refine_map_lookup_value``)."""
     assert meta.map is not None
-    found = meta.map.info
-    kind = MAP_VALUE | MAYBE_NULL
+    found: MapDef = meta.map.info
     if (
         number == 1
-        and _may_elide_null(found.type, found.flags)
+        and maps.may_elide_null(found)
         and meta.const_key is not None
         and 0 <= meta.const_key < found.max_entries
     ):
-        kind = MAP_VALUE
-    ident = env.new_id() if kind & MAYBE_NULL else 0
-    frame.regs[0] = Reg(kind, const(0), ident, 0, found, 0, meta.map.map_uid)
+        null = 0
+    record = records.of_map(env, found)
+    ident = env.new_id() if null or (record and record.has(*records.LOCKS)) else 0
+    if found.type in (maps.ARRAY_OF_MAPS, maps.HASH_OF_MAPS):
+        if found.inner is None:
+            raise NotModelled(f"map {found.name}, of maps that are not known")
+        return Reg(MAP_PTR | null, const(0), ident, 0, found.inner, 0, ident)
+    if found.type == maps.XSKMAP:
+        return Reg(XDP_SOCK | null, const(0), ident)
+    if found.type in (maps.SOCKMAP, maps.SOCKHASH):
+        return Reg(SOCKET | null, const(0), ident)
+    return Reg(MAP_VALUE | null, const(0), ident, 0, found, 0, meta.map.map_uid)
 
 
-def _may_elide_null(map_type: int, flags: int) -> bool:
-    """``can_elide_value_nullness``."""
-    return not flags & _INNER_MAP and map_type in (_ARRAY, _PERCPU_ARRAY)
+def _release(env: Env, reg: Reg, number: int, meta: Meta) -> None:
+    """Give back what an argument refers to (``release_reg``)."""
+    if reg.is_null:
+        return
+    if meta.dynptr is not None:
+        objects.release_dynptr(env, meta.dynptr)
+    elif (
+        number == 194  # kptr_xchg
+        and refs.in_rcu(env.state)
+        and reg.type & MEM_ALLOC
+        and reg.type & MEM_PERCPU
+    ):
+        refs.convert_to_rcu(env, reg.id)
+    else:
+        refs.release(env, reg.id)
+
+
+def _call_special(env: Env, number: int, meta: Meta) -> None:
+    """Do what only one helper asks for (the switch of ``check_helper_call``)."""
+    regs = env.state.frames[-1].regs
+    match number:
+        case 12:  # tail_call
+            refs.check_leaks(env, "tail_call")
+        case 81:  # get_local_storage
+            if not regs[2].is_null:
+                env.refuse("get_local_storage() doesn't support non-zero flags")
+            mark_register(env, 2)
+        case 164:
+            _call_for_each(env, meta)
+        case 170:
+            _call_timer(env, meta)
+        case 181:
+            _call_loop(env, meta)
+        case 209:
+            _drain_ring(env, meta)
+        case 165:  # snprintf
+            size = regs[5].num
+            text = object_args.const_str(env, regs[3], "R3")
+            object_args.check_format(env, text, size.value)
+        case 197 if regs[1].type != MAP_VALUE:  # dynptr_from_mem
+            env.refuse(
+                f"Unsupported reg type {type_name(regs[1].type)} for bpf_dynptr_from_mem data"
+            )
 
 
 def _check_map_use(env: Env, reg: Reg, number: int) -> None:
     """``record_func_map`` and ``record_func_key``."""
     found = reg.info
-    if (found.readonly or found.flags & 1 << 7) and number in (2, 3, 87, 88):
+    if (found.readonly or found.flags & maps.RDONLY_PROG) and number in (2, 3, 87, 88):
         env.refuse("write into map forbidden")
     if number == TAIL_CALL:
-        if found.type != _PROG_ARRAY:
+        if found.type != maps.PROG_ARRAY:
             env.refuse("expected prog array map for tail call")
         index = env.state.frames[-1].regs[3]
         if index.type == SCALAR and index.num.is_const and index.num.value < found.max_entries:
             mark_register(env, 3)
-
-
-def _check_map_pair(env: Env, reg: Reg, number: int) -> None:
-    """``check_map_func_compatibility``."""
-    found = reg.info
-    helpers = _MAP_TO_HELPERS.get(found.type)
-    if helpers is None and found.type not in _PLAIN_MAPS:
-        raise NotModelled(f"maps of type {found.type}")
-    maps = _HELPER_TO_MAPS.get(number)
-    if (helpers is not None and number not in helpers) or (
-        maps is not None and found.type not in maps
-    ):
-        env.refuse(f"cannot pass map_type {found.type} into func {helper_name(number)}#{number}")
-    if number == TAIL_CALL and len(env.subs) > 1 and not env.options.jit:
-        env.refuse("mixing of tail_calls and bpf-to-bpf calls is not supported")
 
 
 def _tail_call(env: Env, frame: Frame) -> int:
@@ -444,7 +514,7 @@ def _tail_call(env: Env, frame: Frame) -> int:
     return leave(env)
 
 
-def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: _Meta, number: int) -> None:
+def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number: int) -> None:
     """``check_func_arg``."""
     kind, *flags = proto.args[index].split("|")
     number_of_reg = index + 1
@@ -454,22 +524,33 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: _Meta, numbe
         return
     if reg.type in (PACKET, PACKET_META):
         raise NotModelled("packet pointers")
+    if kind == "map_value":
+        kind = _value_kind(meta, number)
     nullable = "null" in flags or kind == "stack_or_null"
     if reg.is_null and nullable:
         mark_register(env, number_of_reg)
     else:
         _check_type(env, reg, name, kind, flags, nullable)
-        check_offset(env, reg, name, kind)
+        check_offset(env, reg, name, kind, release="release" in flags)
+    held = reg.id and refs.referenced(env.state, reg.id)
+    if "release" in flags and kind != "dynptr" and not held and not reg.is_null:
+        env.refuse(
+            f"release helper {helper_name(number)} expects referenced PTR_TO_BTF_ID "
+            f"passed to {name}"
+        )
+    meta.note_reference(env, reg)
     if kind == "map":
-        meta.map = reg
+        object_args.same_map(env, reg, name, f"R{index}", meta)
     elif kind == "map_key":
         assert meta.map is not None
         found = meta.map.info
         helper_memory(env, reg, name, found.key_size, False, False, None)
-        if _may_elide_null(found.type, found.flags):
+        if maps.may_elide_null(found):
             meta.const_key = _constant_key(env, number_of_reg, found.key_size)
-    elif kind == "map_value":
+    elif kind in ("map_value", "bloom_value"):
         assert meta.map is not None
+        if kind == "bloom_value":
+            flags = []
         raw = meta.raw if meta.raw_reg == number_of_reg else None
         size = meta.map.info.value_size
         helper_memory(env, reg, name, size, "write" in flags, False, raw)
@@ -487,7 +568,31 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: _Meta, numbe
     elif kind == "func":
         meta.subprog = reg.info
     elif kind == "const_str":
-        raise NotModelled(f"constant strings of {helper_name(number)}")
+        object_args.const_str(env, reg, name)
+    elif kind == "alloc_size":
+        object_args.alloc_size(env, reg, name, meta)
+        mark_register(env, number_of_reg)
+    elif kind == "spin_lock":
+        object_args.spin_lock(env, reg, name, number == 93)
+    elif kind == "timer":
+        object_args.map_field(env, reg, name, "bpf_timer", meta)
+    elif kind == "dynptr":
+        which = next((flag for flag in flags if flag in objects.DYNPTR_TYPE_FLAGS), "")
+        object_args.dynptr(env, reg, name, meta, which, "uninit" in flags, "release" in flags)
+    elif kind == "kptr_xchg_dest":
+        object_args.kptr(env, reg, name, meta)
+
+
+def _value_kind(meta: Meta, number: int) -> str:
+    """Return what a map takes for a value (``resolve_map_arg_type``)."""
+    assert meta.map is not None
+    kind = meta.map.info.type
+    if kind in (maps.SOCKMAP, maps.SOCKHASH):
+        return "sock_common_btf"
+    if kind == maps.BLOOM_FILTER and number == 89:
+        meta.raw_reg = 0  # it is read
+        return "bloom_value"
+    return "map_value"
 
 
 def _check_type(env: Env, reg: Reg, name: str, kind: str, flags: list[str], nullable: bool) -> None:
@@ -505,7 +610,7 @@ def _check_type(env: Env, reg: Reg, name: str, kind: str, flags: list[str], null
         raise NotModelled("passing a BTF pointer (no kernel BTF)")
 
 
-def _check_size(env: Env, proto: Prototype, index: int, meta: _Meta, zero_ok: bool) -> None:
+def _check_size(env: Env, proto: Prototype, index: int, meta: Meta, zero_ok: bool) -> None:
     """``check_mem_size_reg``."""
     regs = env.state.frames[-1].regs
     size, memory = regs[index + 1], regs[index]
@@ -539,9 +644,7 @@ def helper_memory(
         check_region(env, reg, name, 0, size, reg.info.key_size, False)
     elif base == MAP_VALUE:
         check_map_flags(env, reg, 0, size, write)
-        check_map_access(env, reg, name, 0, size, zero_ok)
-        if special_fields(env.btf, reg.info.value_type):
-            raise NotModelled("special fields in a map value")
+        check_map_access(env, reg, name, 0, size, zero_ok, indirect=True)
     elif base == MEM:
         if kind & MEM_RDONLY and write:
             env.refuse(f"{name} cannot write into {type_name(kind)}")
@@ -584,7 +687,7 @@ def _constant_key(env: Env, number: int, key_size: int) -> int | None:
 # --- callbacks ------------------------------------------------------------------------------
 
 
-def _call_loop(env: Env, meta: _Meta) -> None:
+def _call_loop(env: Env, meta: Meta) -> None:
     """``bpf_loop``: the callback may run, up to r1 times."""
     regs = env.state.frames[-1].regs
     if regs[4].is_null:
@@ -601,20 +704,58 @@ def _call_loop(env: Env, meta: _Meta) -> None:
     callee.regs[2] = regs[3]
 
 
-def _call_for_each(env: Env, meta: _Meta) -> None:
+def _call_for_each(env: Env, meta: Meta) -> None:
     """``bpf_for_each_map_elem``."""
     regs = env.state.frames[-1].regs
     assert meta.map is not None
     found = meta.map.info
-    if found.type not in (
-        _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LRU_PERCPU_HASH,
-    ):  # fmt: skip
+    if found.type not in maps.WITH_CALLBACK:
         env.refuse("callback function not allowed for map")
     callee = _push_callback(env, meta.subprog)
     callee.regs[1] = regs[1]
     callee.regs[2] = Reg(MAP_KEY, const(0), info=found, map_uid=regs[1].map_uid)
     callee.regs[3] = Reg(MAP_VALUE, const(0), env.new_id(), info=found, map_uid=regs[1].map_uid)
     callee.regs[4] = regs[3]
+
+
+def _call_timer(env: Env, meta: Meta) -> None:
+    """``bpf_timer_set_callback``: the callback runs later, by itself."""
+    reg = env.state.frames[-1].regs[1]
+    push_async(env, meta.subprog, reg, (0, 0), False)
+
+
+def _drain_ring(env: Env, meta: Meta) -> None:
+    """``bpf_user_ringbuf_drain``."""
+    regs = env.state.frames[-1].regs
+    callee = _push_callback(env, meta.subprog)
+    callee.regs[1] = objects.dynptr("local", env.new_id(), 0)
+    callee.regs[2] = regs[3]
+
+
+def push_async(
+    env: Env, number: int, value: Reg, allowed: tuple[int, int], sleepable: bool
+) -> None:
+    """Keep a state that runs a callback for *value* of a map (``push_async_cb``).
+
+    *allowed*: what it may return.
+    """
+    sub = env.subs[number]
+    _check_call(env, env.frame(), sub)
+    sub.is_callback = sub.is_async_callback = True
+    frame = Frame(MAIN, 0, number)
+    state = State(frame, 0)
+    state.sleepable = sleepable
+    env.stack.append((state, sub.start, env.insn, env.log.position))
+    if len(env.stack) > MAX_JUMP_SEQUENCE:
+        env.refuse(f"The sequence of {len(env.stack)} jumps is too complex for async cb.")
+    frame.async_entry = env.state.frames[-1].async_entry + 1
+    found, uid = value.info, value.map_uid
+    frame.regs[1] = Reg(MAP_PTR, const(0), info=found, map_uid=uid)
+    frame.regs[2] = Reg(MAP_KEY, const(0), info=found, map_uid=uid)
+    frame.regs[3] = Reg(MAP_VALUE, const(0), env.new_id(), info=found, map_uid=uid)
+    frame.in_async = True
+    frame.callback_range = allowed
+    env.scratch_all()
 
 
 def _push_callback(env: Env, number: int) -> Frame:

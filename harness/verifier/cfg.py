@@ -17,7 +17,8 @@ from harness.isa.insn import (
     LoadPacket,
     MayGoto,
 )
-from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier import maps
+from harness.verifier.env import Env, Refused
 from harness.verifier.form import TAIL_CALL, is_call, is_func_address
 from harness.verifier.helpers import (
     ASYNC_CALLBACKS,
@@ -83,7 +84,7 @@ class _Walk:
             case Call():
                 return self.visit_call(at, insn)
             case GotoX():
-                raise NotModelled("indirect jumps")
+                return self.visit_gotox(at)
             case Goto(off=off):
                 more = self.push(at, at + off + 1, _FALLTHROUGH)
                 if not more:
@@ -103,6 +104,21 @@ class _Walk:
         """Note an instruction that may leave the subprogram (``visit_abnormal_return_insn``)."""
         env = self.env
         env.hidden_exit[at] = (at + 1, env.subprog_at(at).exit)
+
+    def visit_gotox(self, at: int) -> bool:
+        """Follow all edges of an indirect jump (``visit_gotox_insn``)."""
+        env = self.env
+        if at not in env.hidden_exit:
+            env.hidden_exit[at] = _jump_targets(env, at)
+        env.prune_point[at] = 1
+        more = False
+        for to in env.hidden_exit[at]:
+            env.jmp_point[to] = env.jump_target[to] = 1
+            if not self.state[to]:
+                self.stack.append(to)
+                self.state[to] = _DISCOVERED
+                more = True
+        return more
 
     def visit_call(self, at: int, insn: Call) -> bool:
         env = self.env
@@ -145,6 +161,24 @@ class _Walk:
             if not self.visit(at):
                 state[at] = _EXPLORED
                 stack.pop()
+
+
+def _jump_targets(env: Env, at: int) -> tuple[int, ...]:
+    """Return where an indirect jump may go (``create_jt``)."""
+    sub = env.subprog_at(at)
+    found: set[int] = set()
+    for table in env.used_maps:
+        if table.type == maps.INSN_ARRAY:
+            slots = maps.targets(table)
+            if sub.start <= min(slots) < sub.end:
+                found.update(slots)
+    if not found:
+        raise Refused(f"no jump tables found for subprog starting at {sub.start}", at)
+    if not all(sub.start <= slot < sub.end for slot in found):
+        raise Refused(
+            f"jump table for insn {at} points outside of the subprog [{sub.start},{sub.end}]", at
+        )
+    return tuple(sorted(found))
 
 
 def check_cfg(env: Env) -> None:

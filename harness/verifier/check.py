@@ -390,14 +390,19 @@ def _check_global_result(env: Env, frame: Frame) -> None:
 def _check_result(env: Env, frame: Frame) -> None:
     """``check_return_code``."""
     reg = memory.read_reg(env, frame, 0)
-    allowed = context.result_range(env)
+    where = "At program exit"
+    allowed: tuple[int, int] | None
+    if frame.in_async:
+        where, allowed = "At async callback return", frame.callback_range
+    else:
+        allowed = context.result_range(env)
     if allowed is None:
         return
     if reg.type != SCALAR:
-        env.refuse(f"At program exit the register R0 is not a known value ({type_name(reg.type)})")
+        env.refuse(f"{where} the register R0 is not a known value ({type_name(reg.type)})")
     mark_register(env, 0)
     if not (allowed[0] <= reg.num.smin and reg.num.smax <= allowed[1]):
-        env.refuse(call.invalid_scalar(reg, allowed, "At program exit", "R0"))
+        env.refuse(call.invalid_scalar(reg, allowed, where, "R0"))
 
 
 def _goto(env: Env, frame: Frame, insn: Goto) -> int:
@@ -422,6 +427,11 @@ def _call(env: Env, frame: Frame, insn: Call) -> int:
     if insn.kind == "kfunc":
         return kfunc_call.call(env, frame, insn)
     return call.call(env, frame, insn)
+
+
+def _gotox(env: Env, frame: Frame, insn: GotoX) -> int:
+    env.jumps += 1
+    return jump.indirect(env, frame, insn)
 
 
 def _load_imm(env: Env, frame: Frame, insn: LoadImm) -> int:
@@ -462,7 +472,7 @@ _HANDLERS: dict[type, Handler] = {
     Exit: _exit,
     Raw: _bad_atomic,
     LoadPacket: _load_packet,
-    GotoX: _unknown,
+    GotoX: _gotox,
     PercpuAddr: _unknown,
 }
 

@@ -120,6 +120,7 @@ class Env:
         self.count = len(self.insns)
         self.fields: list[Fields] = []  # opcode, registers, offset, immediate of each slot
         self.maps: tuple[MapDef, ...] = program.maps
+        self.used_maps: list[MapDef] = []  # in the order of their first use
         self.btf: Btf | None = program.btf
         self.kernel_btf = options.kernel_btf
         self.has_func_info = False
@@ -173,6 +174,7 @@ class Env:
         self.fastcall_calls: set[int] = set()  # calls that need none
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
+        self.records: dict[Any, Any] = {}  # guarded fields by type: records.py
         self.undo: list[tuple[int, int, int]] = []  # how to walk back: precision.py
         self.events: set[tuple[object, ...]] = set()  # what came up, for those who measure coverage
 

@@ -12,11 +12,11 @@ from harness.isa import opcodes as o
 from harness.isa.codec import LD_IMM64, Fields, fields
 from harness.isa.insn import PARAMS, High, Insn, LoadImm
 from harness.isa.stack_args import incoming_slot, outgoing_slot
+from harness.verifier import maps
 from harness.verifier.env import Env, NotModelled, Refused, Subprog
 
 MAX_SUBPROGS = 256
 TAIL_CALL = 12  # helper number
-MAP_ARRAY, MAP_PERCPU_ARRAY, MAP_ARENA, MAP_INSN_ARRAY = 2, 6, 33, 34
 
 _CLASS, _OP = 0x07, 0xF0
 _DIV, _MOD = o.ALU_OPS["div"], o.ALU_OPS["mod"]
@@ -261,18 +261,12 @@ def _check_load_imm(env: Env, index: int) -> None:
         raise NotModelled("a map by file descriptor")
     if not 0 <= imm < len(env.maps):
         raise NotModelled(f"map {imm} of {len(env.maps)}")
+    maps.use(env, env.maps[imm], index)
     if kind == 5:
         return
-    found = env.maps[imm]
-    if found.type in (MAP_PERCPU_ARRAY, MAP_ARENA, MAP_INSN_ARRAY):
-        raise NotModelled(f"the address of a value in a map of type {found.type}")
-    if found.type != MAP_ARRAY:
-        raise Refused("no direct value access support for this map type", index)
-    if found.max_entries != 1 or high >= found.value_size:
-        raise Refused(
-            f"invalid access to map value pointer, value_size={found.value_size} off={high}",
-            index,
-        )
+    wrong = maps.direct_value(env.maps[imm], high)
+    if wrong is not None:
+        raise Refused(wrong, index)
 
 
 def _reserved(code: int, dst: int, src: int, off: int, imm: int) -> str | None:

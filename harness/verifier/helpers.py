@@ -26,7 +26,7 @@ class Prototype:
     """What a helper takes and gives."""
 
     name: str
-    returns: str                 # "integer", "void", "map_value_or_null"
+    returns: str                 # "integer", "void", "map_value", "mem"; null, ringbuf
     args: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()  # bytes of "fixed_mem" arguments, in order
     packet: bool = False         # memory arguments may be packet data (pkt_access)
@@ -40,7 +40,7 @@ def _p(name: str, returns: str, *args: str, packet: bool = False, fastcall: bool
 
 # Where they are                   kernel/bpf/helpers.c, kernel/trace/bpf_trace.c
 PROTOTYPES = {
-    1:   _p("map_lookup_elem", "map_value_or_null", "map", "map_key", packet=True),
+    1:   _p("map_lookup_elem", "map_value|null", "map", "map_key", packet=True),
     2:   _p("map_update_elem", "integer", "map", "map_key", "map_value", "anything", packet=True),
     3:   _p("map_delete_elem", "integer", "map", "map_key", packet=True),
     5:   _p("ktime_get_ns", "integer"),
@@ -73,6 +73,32 @@ PROTOTYPES = {
     123: _p("get_current_ancestor_cgroup_id", "integer", "anything"),
     125: _p("ktime_get_boot_ns", "integer"),
     160: _p("ktime_get_coarse_ns", "integer"),
+    81:  _p("get_local_storage", "map_value", "map", "anything"),
+    93:  _p("spin_lock", "void", "spin_lock"),
+    94:  _p("spin_unlock", "void", "spin_lock"),
+    131: _p("ringbuf_reserve", "mem|null|ringbuf", "map", "alloc_size", "anything"),
+    132: _p("ringbuf_submit", "void", "ringbuf_mem|release", "anything"),
+    133: _p("ringbuf_discard", "void", "ringbuf_mem|release", "anything"),
+    165: _p("snprintf", "integer", "mem|null|write", "size_or_zero", "const_str",
+            "mem|null|rdonly", "size_or_zero"),
+    169: _p("timer_init", "integer", "timer", "map", "anything"),
+    170: _p("timer_set_callback", "integer", "timer", "func"),
+    171: _p("timer_start", "integer", "timer", "anything", "anything"),
+    172: _p("timer_cancel", "integer", "timer"),
+    195: _p("map_lookup_percpu_elem", "map_value|null", "map", "map_key", "anything",
+            packet=True),
+    197: _p("dynptr_from_mem", "integer", "mem|uninit|write", "size_or_zero", "anything",
+            "dynptr|local|uninit|write"),
+    198: _p("ringbuf_reserve_dynptr", "integer", "map", "anything", "anything",
+            "dynptr|ringbuf|uninit|write"),
+    199: _p("ringbuf_submit_dynptr", "void", "dynptr|ringbuf|release", "anything"),
+    200: _p("ringbuf_discard_dynptr", "void", "dynptr|ringbuf|release", "anything"),
+    201: _p("dynptr_read", "integer", "mem|uninit|write", "size_or_zero", "dynptr", "anything",
+            "anything"),
+    202: _p("dynptr_write", "integer", "dynptr", "anything", "mem|rdonly", "size_or_zero",
+            "anything"),
+    203: _p("dynptr_data", "mem|null", "dynptr", "anything", "alloc_size"),
+    209: _p("user_ringbuf_drain", "integer", "map", "func", "stack_or_null", "anything"),
     130: _p("ringbuf_output", "integer", "map", "mem|rdonly", "size_or_zero", "anything"),
     134: _p("ringbuf_query", "integer", "map", "anything"),
     164: _p("for_each_map_elem", "integer", "map", "func", "stack_or_null", "anything"),

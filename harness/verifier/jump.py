@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from harness.isa.insn import Jump, MayGoto
-from harness.verifier import bounds, refs
+from harness.isa.insn import GotoX, Jump, MayGoto
+from harness.verifier import bounds, maps, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.memory import read_reg
@@ -20,6 +20,7 @@ from harness.verifier.state import (
     BTF_ID,
     BUF,
     DST_STACK,
+    INSN,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
@@ -43,6 +44,7 @@ from harness.verifier.state import (
     Reg,
     Slot,
     State,
+    type_name,
 )
 
 _MAX_LINKED = 5  # LINKED_REGS_MAX
@@ -137,6 +139,27 @@ def _learn(
         state.own(number).regs[insn.dst] = left.with_num(nums[0])
     if insn.src is not None and right.num != nums[1]:
         state.own(number).regs[insn.src] = right.with_num(nums[1])
+
+
+def indirect(env: Env, frame: Frame, insn: GotoX) -> int:
+    """``check_indirect_jump``."""
+    at, reg, name = env.insn, frame.regs[insn.dst], f"R{insn.dst}"
+    if reg.type != INSN:
+        env.refuse(f"{name} has type {type_name(reg.type)}, expected PTR_TO_INSN")
+    found = reg.info
+    for word, value in (("umin", reg.num.umin), ("umax", reg.num.umax)):
+        if value > 0xFFFFFFFF * 8:
+            env.refuse(f"the sum of {name} {word}_value {value} is too big")
+    low, high = reg.num.umin // 8, reg.num.umax // 8
+    if high >= found.max_entries:
+        env.refuse(
+            f"{name} points to outside of jump table: [{low},{high}] "
+            f"max_entries {found.max_entries}"
+        )
+    *others, last = sorted(set(maps.targets(found)[low : high + 1]))
+    for to in others:
+        env.push(to, at)
+    return last
 
 
 # --- pointers -------------------------------------------------------------------------

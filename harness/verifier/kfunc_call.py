@@ -15,7 +15,7 @@ from harness.btf import Enum, Int, Ptr, Struct, Void
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS
 from harness.verifier import kfunc_table as table
-from harness.verifier import refs
+from harness.verifier import object_args, refs
 from harness.verifier.bounds import const
 from harness.verifier.btf_pointer import (
     KERNEL_STRUCTS,
@@ -41,7 +41,6 @@ from harness.verifier.kfuncs import (
     prototype,
     scalar_struct,
 )
-from harness.verifier.memory import check_map_access
 from harness.verifier.prototypes import behind, kind_name
 from harness.verifier.state import (
     ARENA,
@@ -68,7 +67,6 @@ from harness.verifier.state import (
 )
 
 _MAX_VAR_SIZE = 1 << 29  # BPF_MAX_VAR_SIZ
-_ARRAY, _PERCPU_ARRAY = 2, 6  # BPF_MAP_TYPE_*
 
 
 @dataclass(slots=True)
@@ -112,10 +110,12 @@ UNMODELLED_FLAGS = table.ITER_NEXT | table.ARENA_RET
 
 def call(env: Env, frame: Frame, insn: Call) -> int:
     """Check a call; return where the current state goes on (``check_kfunc_call``)."""
-    if env.subs[frame.subprog].incoming:
-        frame.no_arg_load = True
     kfunc = prototype(env, insn)
     flags = kfunc.flags
+    if env.state.refs and refs.active_lock(env.state) and not flags & table.SPINLOCK_SAFE:
+        env.refuse("function calls are not allowed while holding a lock")
+    if env.subs[frame.subprog].incoming:
+        frame.no_arg_load = True
     if kfunc.allowed is None:
         raise NotModelled(f"who may call kfunc {kfunc.name}")
     if not kfunc.allowed:
@@ -389,20 +389,7 @@ def _string(env: Env, arg: Passed) -> None:
     """``check_arg_const_str``."""
     if arg.reg.type != MAP_VALUE:
         env.refuse(f"{arg.name} doesn't point to a const string")
-    found = arg.reg.info
-    if found.type == _PERCPU_ARRAY:
-        env.refuse(f"{arg.name} points to percpu_array map which cannot be used as const string")
-    if not found.readonly:
-        env.refuse(f"{arg.name} does not point to a readonly map'")
-    if not arg.reg.num.is_const:
-        env.refuse(f"{arg.name} is not a constant address'")
-    if found.type != _ARRAY:
-        env.refuse("no direct value access support for this map type")
-    at = arg.reg.num.value
-    check_map_access(env, arg.reg, arg.name, 0, found.value_size - at, False)
-    value = (found.data or b"").ljust(found.value_size, b"\0")
-    if 0 not in value[at:]:
-        env.refuse("string is not zero-terminated")
+    object_args.const_str(env, arg.reg, arg.name)
 
 
 _CHECKS: dict[str, ArgumentCheck] = {

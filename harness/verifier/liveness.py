@@ -720,6 +720,8 @@ class StackLiveness:
             size = env.const_regs[at].get(arg + 2)
             if size is None:
                 return 0 if uninit else MAX_STACK
+        elif kind == "dynptr":
+            size = 16
         elif kind == "stack_or_null":
             return 0
         else:

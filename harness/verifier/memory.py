@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-from harness.btf import Btf, Modifier, Ptr, Struct
 from harness.isa import opcodes as o
 from harness.isa.insn import Atomic, Load, Raw, Store, StoreImm
 from harness.isa.stack_args import MAX_SLOTS, SLOT_SIZE
 from harness.model import MapDef
-from harness.verifier import context, tnum
+from harness.verifier import bounds, context, records, tnum
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
-from harness.verifier.precision import push_history
+from harness.verifier.maps import value_size
+from harness.verifier.precision import mark_register, push_history
+from harness.verifier.refs import owned
 from harness.verifier.stack import (
     MAX_VAR_OFF,
     check_stack_bounds,
@@ -34,6 +35,7 @@ from harness.verifier.state import (
     BTF_ID,
     CTX,
     FLOW_KEYS,
+    INSN,
     MAP_KEY,
     MAP_PTR,
     MAP_VALUE,
@@ -67,11 +69,7 @@ LOADED = {  # what a load of unknown memory gives
     if size < 8 or not sign
 }
 _RDONLY_PROG, _WRONLY_PROG = 1 << 7, 1 << 8  # map flags
-_PERCPU_ARRAY, _ARENA_MAP, _INSN_ARRAY = 6, 33, 34
-_SPECIAL_FIELDS = frozenset({
-    "bpf_spin_lock", "bpf_res_spin_lock", "bpf_timer", "bpf_list_head", "bpf_list_node",
-    "bpf_rb_root", "bpf_rb_node", "bpf_refcount", "bpf_wq", "bpf_task_work",
-})  # fmt: skip
+_PERCPU_ARRAY, _INSN_ARRAY = 6, 34
 
 
 def read_reg(env: Env, frame: Frame, reg: int) -> Reg:
@@ -277,7 +275,9 @@ def access(
     register's for messages. *strict* refuses misaligned accesses to any memory.
     """
     kind = reg.type
-    if (kind == STACK or strict) and size > 1:
+    if size > 1 and (
+        kind == STACK or strict or (kind == MAP_VALUE and reg.info.type == _INSN_ARRAY)
+    ):
         _check_alignment(env, reg, off, size)
     if kind == STACK:
         if size == 8 and not reg.num.mask:  # the common case, in bounds
@@ -307,7 +307,10 @@ def access(
     elif kind == MAP_VALUE:
         check_map_flags(env, reg, off, size, write)
         check_map_access(env, reg, name, off, size, False)
-        if not write and value >= 0:
+        field = _kptr_field(env, reg, off) if reg.info.value_type else None
+        if field is not None:
+            _access_kptr(env, field, write, value)
+        elif not write and value >= 0:
             env.frame().regs[value] = _map_load(env, reg, off, size, sign)
     elif kind == MAP_KEY:
         if write:
@@ -447,22 +450,13 @@ def _map(reg: Reg) -> MapDef:
     return found
 
 
-def special_fields(btf: Btf | None, type_id: int, depth: int = 0) -> bool:
-    """Say whether a type has fields the kernel guards: locks, timers, kptrs, ..."""
-    if btf is None or not type_id or depth > 16:
-        return False
-    kind = btf.resolve(type_id)
-    if isinstance(kind, Struct):
-        return kind.name in _SPECIAL_FIELDS or any(
-            special_fields(btf, member.type, depth + 1) for member in kind.members
-        )
-    if isinstance(kind, Ptr):
-        behind = btf.get(kind.type)
-        return isinstance(behind, Modifier) and behind.name in (
-            "kptr_untrusted", "kptr", "percpu_kptr", "uptr",
-        )  # fmt: skip
-    element = getattr(kind, "index_type", None)
-    return element is not None and special_fields(btf, kind.type, depth + 1)  # type: ignore[union-attr]
+def field_record(env: Env, reg: Reg) -> records.Record | None:
+    """Return the guarded fields of what *reg* points to (``reg_btf_record``)."""
+    if reg.type == MAP_VALUE:
+        return records.of_map(env, reg.info)
+    if owned(reg.type):
+        return records.of_type(env, reg.info.id) if reg.info.btf is env.btf else None
+    return None
 
 
 def readonly(found: MapDef) -> bool:
@@ -473,7 +467,7 @@ def readonly(found: MapDef) -> bool:
 def check_map_flags(env: Env, reg: Reg, off: int, size: int, write: bool) -> None:
     """``check_map_access_type``."""
     found = _map(reg)
-    if write and (found.readonly or found.flags & _RDONLY_PROG):
+    if write and (found.readonly or found.flags & _RDONLY_PROG or found.type == _INSN_ARRAY):
         raise Refused(
             f"write into map forbidden, value_size={found.value_size} "
             f"off={reg.num.smin + off} size={size}",
@@ -487,20 +481,75 @@ def check_map_flags(env: Env, reg: Reg, off: int, size: int, write: bool) -> Non
         )
 
 
-def check_map_access(env: Env, reg: Reg, name: str, off: int, size: int, zero_ok: bool) -> None:
-    """``check_map_access``."""
+def check_map_access(
+    env: Env, reg: Reg, name: str, off: int, size: int, zero_ok: bool, indirect: bool = False
+) -> None:
+    """Check an access to a map's value, *indirect*: by a helper (``check_map_access``)."""
     found = _map(reg)
-    if found.type == _INSN_ARRAY:
-        raise NotModelled("instruction arrays")
-    check_region(env, reg, name, off, size, found.value_size, zero_ok)
-    if found.value_type and special_fields(env.btf, found.value_type):
-        raise NotModelled(f"special fields in the value of map {found.name}")
+    check_region(env, reg, name, off, size, value_size(found), zero_ok)
+    record = records.of_map(env, found) if found.value_type else None
+    if record is None:
+        return
+    low, high = reg.num.smin + off, reg.num.umax + off + size
+    for field in record.fields:
+        at = field.offset
+        if low >= at + field.size or at >= high:
+            continue
+        if field.kind not in (*records.KPTRS, "uptr"):
+            env.refuse(f"{field.name} cannot be accessed directly by load/store")
+        if indirect:
+            env.refuse(f"{field.name} cannot be accessed indirectly by helper")
+        if reg.num.mask:
+            env.refuse(f"{field.name} access cannot have variable offset")
+        if at != off + reg.num.value:
+            env.refuse(
+                f"{field.name} access misaligned expected={at} "
+                f"off={off + reg.num.value & (1 << 64) - 1}"
+            )
+        if size != 8:
+            env.refuse(f"{field.name} access size must be BPF_DW")
+
+
+def _kptr_field(env: Env, reg: Reg, off: int) -> records.Field | None:
+    """Return the pointer of a map's value that is accessed."""
+    record = records.of_map(env, reg.info) if reg.info.value_type else None
+    if record is None or reg.num.mask:
+        return None
+    return record.find(off + reg.num.value, *records.KPTRS, "uptr")
+
+
+def _access_kptr(env: Env, field: records.Field, write: bool, value: int) -> None:
+    """``check_map_kptr_access``."""
+    insn = env.insns[env.insn]
+    if isinstance(insn, Atomic):
+        env.refuse("kptr in map can only be accessed using BPF_MEM instruction mode")
+    if write:
+        if field.kind in ("kptr", "percpu_kptr"):
+            env.refuse("store to referenced kptr disallowed")
+        if field.kind == "uptr":
+            env.refuse("store to uptr disallowed")
+        if isinstance(insn, StoreImm):
+            if insn.imm:
+                env.refuse(f"BPF_ST imm must be 0 when storing to kptr at off={field.offset}")
+            return
+        if env.state.frames[-1].regs[value].is_null:
+            mark_register(env, value)
+            return
+    elif field.kind == "uptr" and env.btf is not None:
+        size = env.btf.size_of(field.target) or 0
+        env.frame().regs[value] = Reg(MEM | MAYBE_NULL, const(0), env.new_id(), info=size)
+        return
+    raise NotModelled("kptrs (no kernel BTF)")
 
 
 def _map_load(env: Env, reg: Reg, off: int, size: int, sign: bool) -> Reg:
     """``check_map_mem_read``."""
     found = _map(reg)
-    if reg.num.is_const and found.readonly:
+    if found.type == _INSN_ARRAY:
+        if size != 8:
+            env.refuse(f"Invalid read of {size} bytes from insn_array")
+        return reg.with_num(bounds.alu("add", 64, reg.num, const(off))).with_type(INSN)
+    if reg.num.is_const and found.readonly and found.type != _PERCPU_ARRAY:
         at = signed(off + reg.num.value, 32)
         index = env.maps.index(found)
         word = map_word(env, index, at, size, sign)

@@ -15,6 +15,7 @@ from harness.isa.insn import (
     Endian,
     Exit,
     Goto,
+    GotoX,
     Insn,
     Jump,
     Load,
@@ -363,6 +364,9 @@ def _step(
                 mask |= 1 << dst
             regs[frame] = mask
             _sync_linked(trail, entry)
+        case GotoX(dst=dst):  # taken for a comparison with r0
+            if regs[frame] >> dst & 1 or regs[frame] & 1:
+                regs[frame] |= 1 | 1 << dst
         case Call():
             _undo_call(env, insn, at, following, trail)
         case Exit():

@@ -135,6 +135,12 @@ class Reg:
         """Return this register with other type-specific data."""
         return Reg(self.type, self.num, self.id, self.delta, info, self.parent_id, self.map_uid)
 
+    def derived(self, parent_id: int) -> Reg:
+        """Return this register as something that comes from *parent_id*."""
+        new = self.with_id(self.id, self.delta)
+        new.parent_id = parent_id
+        return new
+
     def same(self, other: Reg) -> bool:
         """Say whether both hold the same, ids included."""
         return self is other or (
