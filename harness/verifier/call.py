@@ -495,12 +495,19 @@ def _check_map_use(env: Env, reg: Reg, number: int) -> None:
     found = reg.info
     if (found.readonly or found.flags & maps.RDONLY_PROG) and number in (2, 3, 87, 88):
         env.refuse("write into map forbidden")
+    at = env.insn
+    if env.map_calls.setdefault(at, found) is not found:
+        env.map_calls[at] = None
     if number == TAIL_CALL:
         if found.type != maps.PROG_ARRAY:
             env.refuse("expected prog array map for tail call")
         index = env.state.frames[-1].regs[3]
         if index.type == SCALAR and index.num.is_const and index.num.value < found.max_entries:
             mark_register(env, 3)
+            if env.tail_keys.setdefault(at, index.num.value) != index.num.value:
+                env.tail_keys[at] = -1
+        else:
+            env.tail_keys[at] = -1
 
 
 def _tail_call(env: Env, frame: Frame) -> int:
@@ -687,11 +694,21 @@ def _constant_key(env: Env, number: int, key_size: int) -> int | None:
 # --- callbacks ------------------------------------------------------------------------------
 
 
+def _note_loop(env: Env, callback: int) -> None:
+    """Find out whether the loop may be built in (``update_loop_inline_state``)."""
+    before = env.loops.get(env.insn, callback)
+    if before == -1:
+        return
+    flags = env.state.frames[-1].regs[4]
+    if flags.is_null:
+        mark_register(env, 4)
+    env.loops[env.insn] = callback if flags.is_null and before == callback else -1
+
+
 def _call_loop(env: Env, meta: Meta) -> None:
     """``bpf_loop``: the callback may run, up to r1 times."""
     regs = env.state.frames[-1].regs
-    if regs[4].is_null:
-        mark_register(env, 4)  # update_loop_inline_state
+    _note_loop(env, meta.subprog)
     mark_register(env, 1)
     frame = env.frame()
     if frame.callback_depth >= regs[1].num.umax:

@@ -171,7 +171,10 @@ class Env:
         self.scratched_slots = 0
         self.liveness: Any = None
         self.fastcall_pattern: set[int] = set()  # spills and fills around calls
-        self.fastcall_calls: set[int] = set()  # calls that need none
+        self.fastcall_calls: dict[int, int] = {}  # calls that need none: how many there are
+        self.loops: dict[int, int] = {}  # calls of bpf_loop: the callback, -1 it varies
+        self.map_calls: dict[int, Any] = {}  # helper calls with a map: MapDef, None they vary
+        self.tail_keys: dict[int, int] = {}  # tail calls: the key, -1 it varies
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.records: dict[Any, Any] = {}  # guarded fields by type: records.py

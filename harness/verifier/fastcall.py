@@ -66,7 +66,7 @@ def _mark_call(env: Env, sub: Subprog, at: int, number: int, lowest: int) -> Non
     if not pairs:
         return
     if proto.fastcall and env.options.jit:
-        env.fastcall_calls.add(at)
+        env.fastcall_calls[at] = pairs
     else:
         sub.keeps_spills = True
     sub.fastcall_off = min(sub.fastcall_off, off)
@@ -80,7 +80,8 @@ def check_contract(env: Env, frame: Frame, off: int) -> None:
     sub.fastcall_off = _NOT_ALLOWED
     inside = range(sub.start, sub.end)
     env.fastcall_pattern.difference_update(inside)
-    env.fastcall_calls.difference_update(inside)
+    for at in inside:
+        env.fastcall_calls.pop(at, None)
 
 
 def remove_spills(env: Env) -> None:
