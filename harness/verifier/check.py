@@ -76,6 +76,13 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     The log is in the kernel's form: *log_level* 0 none, 1 the path to the refusal, 2 all
     paths, and 4 more the statistics of each function. Never raises for what *program* holds.
     """
+    return explore(program, log_level=log_level, options=options)[1]
+
+
+def explore(
+    program: Program, *, log_level: int = 1, options: Options | None = None
+) -> tuple[Env, Verification]:
+    """Return what ``verify`` says, and what was learnt on the way."""
     started = time.perf_counter()
     log = Log(log_level, program.lines)
     env = Env(program, options or Options(), log)
@@ -100,7 +107,7 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     frames = _frames(env) if isinstance(verdict, Accepted) else ()
     events = frozenset(" ".join(map(str, event)) for event in env.events)
     seconds = time.perf_counter() - started
-    return Verification(verdict, text, env.processed, seconds, frames, events)
+    return env, Verification(verdict, text, env.processed, seconds, frames, events)
 
 
 def _frames(env: Env) -> tuple[FrameInfo, ...]:

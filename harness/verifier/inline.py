@@ -1,0 +1,242 @@
+"""What calls of helpers become: instructions in their place, or calls of what does the work.
+
+``bpf_do_misc_fixups`` (fixups.c), ``map_gen_lookup`` of the maps (arraymap.c, hashtab.c,
+xskmap.c) of Linux 7.3.4 on x86-64. The tables read like the places that fill them in.
+"""
+
+from __future__ import annotations
+
+from harness.isa.insn import (
+    Alu,
+    Atomic,
+    Call,
+    Goto,
+    High,
+    Insn,
+    Jump,
+    Load,
+    LoadImm,
+    PercpuAddr,
+    Store,
+    StoreImm,
+)
+from harness.model import MapDef
+from harness.verifier.env import Env, NotModelled
+from harness.verifier.kernel_layout import Layout
+from harness.verifier.rewrite import Patch, Slot
+
+EINVAL, ENOENT, EOPNOTSUPP = 22, 2, 95
+_INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
+
+# fmt: off
+# Maps                       include/uapi/linux/bpf.h
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
+LRU_HASH, ARRAY_OF_MAPS, HASH_OF_MAPS, XSKMAP = 9, 12, 13, 17
+# Helpers
+LOOKUP, TIMER_SET_CALLBACK, KPTR_XCHG, JIFFIES64 = 1, 170, 194, 118
+SMP_PROCESSOR_ID, CURRENT_TASK, CURRENT_TASK_BTF = 8, 35, 158
+FUNC_IP, BRANCH_SNAPSHOT, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT = 173, 176, 183, 184, 185
+# fmt: on
+
+_HEAP = "*"  # the name of an address that only one load of the program has
+
+
+def call_patch(env: Env, slot: Slot, call: Call, layout: Layout) -> Patch | None:
+    """Return what stands for *call*, None: itself, though it may have another address."""
+    if call.kind == "subprog":
+        return None
+    if call.kind == "kfunc":
+        return None
+    match call.imm:
+        case 170:
+            return Patch(LoadImm(3, 0, 0), High(), call, symbols={0: _HEAP + "prog aux"})
+        case 1:
+            found = env.map_calls.get(slot.at)
+            return lookup(found, layout) if found is not None else None
+        case 118:
+            return Patch(LoadImm(0, 0, 0), High(), Load(8, 0, 0, 0), symbols={0: "jiffies"})
+        case 8:
+            return _this_cpu("cpu_number", 4)
+        case 35 | 158:
+            return _this_cpu("current_task", 8)
+        case 194:
+            return Patch(Alu("mov", 64, 0, 2), Atomic("xchg", 8, 1, 0, 0, True))
+        case 176:
+            return _branch_snapshot()
+    if env.program.type == "tracing":
+        return _traced(env, call.imm)
+    return None
+
+
+def _this_cpu(name: str, size: int) -> Patch:
+    """Read a variable of the processor's own."""
+    return Patch(
+        Alu("mov", 64, 0, None, 0), PercpuAddr(0, 0), Load(size, 0, 0, 0), symbols={0: name}
+    )
+
+
+# --- maps -------------------------------------------------------------------------------
+
+
+def lookup(found: MapDef, layout: Layout) -> Patch | None:
+    """Return the search in the map *found* (``map_gen_lookup``), None: a call."""
+    match found.type:
+        case 2:
+            return None if found.flags & _INNER_MAP else _array(found, layout)
+        case 6:
+            return None if found.flags & _INNER_MAP else _percpu_array(found, layout)
+        case 12:
+            return _array_of_maps(layout, found)
+        case 1:
+            return _hash(1, _value_of(found, layout))
+        case 9:
+            ref = layout.offset("htab_elem", "lru_node") + layout.offset("bpf_lru_node", "ref")
+            return _hash(
+                4,
+                Load(1, 1, 0, ref),
+                Jump("ne", 64, 1, None, 0, 1),
+                StoreImm(1, 0, ref, 1),
+                _value_of(found, layout),
+            )
+        case 5:
+            return _hash(3, _value_of(found, layout), Load(8, 0, 0, 0), PercpuAddr(0, 0))
+        case 13:
+            return _hash(2, _value_of(found, layout), Load(8, 0, 0, 0))
+        case 17:
+            return Patch(
+                Load(4, 0, 2, 0),
+                Jump("ge", 64, 0, None, found.max_entries, 5),
+                Alu("lsh", 64, 0, None, 3),
+                Alu("add", 64, 1, None, layout.offset("xsk_map", "xsk_map")),
+                Alu("add", 64, 0, 1),
+                Load(8, 0, 0, 0),
+                Goto(1),
+                Alu("mov", 64, 0, None, 0),
+            )
+    return None
+
+
+def _hash(skip: int, *then: Insn) -> Patch:
+    """Call what finds an element; if there is one go on with *then*."""
+    call = Call("helper", LOOKUP)
+    test = Jump("eq", 64, 0, None, 0, skip if skip != 4 else 4)
+    return Patch(call, test, *then, symbols={0: "__htab_map_lookup_elem"})
+
+
+def _value_of(found: MapDef, layout: Layout) -> Insn:
+    key = layout.offset("htab_elem", "key") + -(-found.key_size // 8) * 8
+    return Alu("add", 64, 0, None, key)
+
+
+def _scaled(size: int) -> Insn:
+    if size & size - 1:
+        return Alu("mul", 64, 0, None, size)
+    return Alu("lsh", 64, 0, None, size.bit_length() - 1)
+
+
+def _element_size(found: MapDef) -> int:
+    return -(-found.value_size // 8) * 8
+
+
+def _signed32(value: int) -> int:
+    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+
+def _array(found: MapDef, layout: Layout) -> Patch:
+    return Patch(
+        Alu("add", 64, 1, None, layout.offset("bpf_array", "value")),
+        Load(4, 0, 2, 0),
+        Jump("ge", 64, 0, None, _signed32(found.max_entries), 3),
+        _scaled(_element_size(found)),
+        Alu("add", 64, 0, 1),
+        Goto(1),
+        Alu("mov", 64, 0, None, 0),
+    )
+
+
+def _percpu_array(found: MapDef, layout: Layout) -> Patch:
+    return Patch(
+        Alu("add", 64, 1, None, layout.offset("bpf_array", "pptrs")),
+        Load(4, 0, 2, 0),
+        Jump("ge", 64, 0, None, _signed32(found.max_entries), 5),
+        Alu("lsh", 64, 0, None, 3),
+        Alu("add", 64, 0, 1),
+        Load(8, 0, 0, 0),
+        PercpuAddr(0, 0),
+        Goto(1),
+        Alu("mov", 64, 0, None, 0),
+    )
+
+
+def _array_of_maps(layout: Layout, found: MapDef) -> Patch:
+    return Patch(
+        Alu("add", 64, 1, None, layout.offset("bpf_array", "value")),
+        Load(4, 0, 2, 0),
+        Jump("ge", 64, 0, None, _signed32(found.max_entries), 5),
+        _scaled(_element_size(found)),
+        Alu("add", 64, 0, 1),
+        Load(8, 0, 0, 0),
+        Jump("eq", 64, 0, None, 0, 1),
+        Goto(1),
+        Alu("mov", 64, 0, None, 0),
+    )
+
+
+# --- tracing ----------------------------------------------------------------------------
+
+_RETURNS = frozenset({"fexit", "fmod_ret", "fsession"})
+
+
+def _traced(env: Env, number: int) -> Patch | None:
+    """Arguments and result of the function that a program is attached to."""
+    kind = env.program.section.split("/")[0].removesuffix(".s")
+    if number not in (FUNC_IP, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT):
+        return None
+    if kind == "tp_btf" and number in (FUNC_ARG, FUNC_ARG_CNT):
+        raise NotModelled("how many arguments a raw tracepoint has")
+    count: tuple[Insn, ...] = (Load(8, 0, 1, -8), Alu("and", 64, 0, None, 0xFF))
+    match number:
+        case 173:
+            return Patch(Load(8, 0, 1, -16))
+        case 185:
+            return Patch(*count)
+        case 183:
+            return Patch(
+                *count,
+                Jump("ge", 32, 2, 0, 0, 6),
+                Alu("lsh", 64, 2, None, 3),
+                Alu("add", 64, 2, 1),
+                Load(8, 0, 2, 0),
+                Store(8, 3, 0, 0),
+                Alu("mov", 64, 0, None, 0),
+                Goto(1),
+                Alu("mov", 64, 0, None, -EINVAL),
+            )
+    if kind not in _RETURNS:
+        return Patch(Alu("mov", 64, 0, None, -EOPNOTSUPP))
+    return Patch(
+        *count,
+        Alu("lsh", 64, 0, None, 3),
+        Alu("add", 64, 0, 1),
+        Load(8, 3, 0, 0),
+        Store(8, 2, 0, 3),
+        Alu("mov", 64, 0, None, 0),
+    )
+
+
+def _branch_snapshot() -> Patch:
+    size = 24  # struct perf_branch_entry
+    return Patch(
+        Jump("ne", 64, 3, None, 0, 7),
+        Alu("mov", 32, 0, None, _signed32(0xAAAAAAAB)),
+        Alu("mul", 64, 2, 0),
+        Alu("rsh", 64, 2, None, 36),
+        Call("helper", BRANCH_SNAPSHOT),
+        Jump("eq", 64, 0, None, 0, 4),
+        Alu("mul", 32, 0, None, size),
+        Goto(3),
+        Alu("mov", 64, 0, None, -EINVAL),
+        Goto(1),
+        Alu("mov", 64, 0, None, -ENOENT),
+        symbols={4: "perf_snapshot_branch_stack"},
+    )
