@@ -23,9 +23,12 @@ from harness import corpus, pipeline, verifier
 from harness.compare import agree, first_difference
 from harness.corpus import Case, Known
 from harness.isa import codec, disasm
-from harness.isa.insn import Alu, Call, Goto, Insn, Jump, LoadImm, MayGoto, Raw
+from harness.isa import opcodes as o
+from harness.isa.insn import Call, Insn, LoadImm
 from harness.jit import text as x86_text
 from harness.jit import x86_64
+from harness.jit.frames import TAIL_CALL, TAIL_CALL_OPCODE
+from harness.jit.x86_insns import PROBE_MEM, PROBE_MEM32
 from harness.legs import kfuncs
 from harness.model import (
     Accepted,
@@ -47,6 +50,7 @@ from harness.model import (
 from harness.pipeline import Plan, Settings
 from harness.run import Progress, Step, answered, kernel_queue, work
 from harness.source import driver
+from harness.toolchain.kernel import find_kernel_types
 
 if TYPE_CHECKING:
     from harness.legs.kernel import KernelAnswer
@@ -94,7 +98,7 @@ class Ours:
     """What our stages make of a subject."""
 
     verification: Verification
-    translated: tuple[Insn, ...] | Unknown
+    translated: Program | Unknown
     image: Image | Unknown
     outcomes: Mapping[str, Sequence[Outcome]]  # by leg
 
@@ -236,20 +240,17 @@ def _plain_vectors(program: Program) -> tuple[Vector, ...]:
 def ours(subject: Subject, settings: Settings, log_level: int = 0) -> Ours:
     """Return what our stages make of *subject*."""
     program = subject.program
-    verification = verifier.verify(program, log_level=log_level)
+    options = verifier.Options(kernel_btf=find_kernel_types())
+    verification, fixed = verifier.translate(program, log_level=log_level, options=options)
     if not isinstance(verification.verdict, Accepted):
         nothing = Unknown("not accepted")
         return Ours(verification, nothing, nothing, {})
-    try:
-        fixed = verifier.fixup(program)
-    except HarnessError as error:
-        why = Unknown(str(error))
-        return Ours(verification, why, why, {})
-    fixed = replace(fixed, frames=verification.frames)
     outcomes: Mapping[str, Sequence[Outcome]] = {}
     if subject.vectors:
         outcomes, _ = pipeline.run_legs(program, subject.vectors, settings)
-    return Ours(verification, fixed.insns, x86_64.compile(fixed), outcomes)
+    if isinstance(fixed, Unknown):
+        return Ours(verification, fixed, fixed, outcomes)
+    return Ours(verification, fixed, x86_64.compile(fixed), outcomes)
 
 
 # --- ours beside Linux's ----------------------------------------------------
@@ -398,27 +399,28 @@ _MAP_FD, _MAP_VALUE, _FUNC = 1, 2, 4
 _BY_INDEX = {5: _MAP_FD, 6: _MAP_VALUE}
 
 
-def compare_translated(mine: Sequence[Insn], theirs: bytes) -> Difference | None:
+def compare_translated(mine: Program, theirs: bytes) -> Difference | None:
     """Return where Linux's instructions after the fix-ups, *theirs*, first differ from *mine*.
 
     Linux names maps by their numbers, helpers and kfuncs by addresses, and puts where a
     call leads into its offset (``bpf_insn_prepare_dump``).
     """
-    ours = codec.encode(mine)
+    ours = dumped(mine.insns)
+    named = dict(mine.symbols)
     slots = max(len(ours), len(theirs)) // 8
     wide = False  # the slot before was the first of two
     source = 0
     for slot in range(slots):
         a, b = ours[8 * slot : 8 * slot + 8], theirs[8 * slot : 8 * slot + 8]
         if wide:
-            same = source == _FUNC or _high(a, b)
+            same = source == _FUNC or slot - 1 in named or a == b
             wide = False
         else:
-            same = _same_insn(a, b)
+            same = (slot in named and a[:4] == b[:4]) or _same_insn(a, b)
             wide = a[:1] == bytes([_LDIMM64])
             source = a[1] >> 4 if wide else 0
         if not same:
-            return _translated_difference(mine, theirs, slot)
+            return _translated_difference(codec.decode(ours, registers=13), theirs, slot)
     return None
 
 
@@ -442,8 +444,27 @@ def _same_insn(a: bytes, b: bytes) -> bool:
     return False
 
 
-def _high(a: bytes, b: bytes) -> bool:
-    return a == b
+def dumped(insns: Sequence[Insn]) -> bytes:
+    """Return the code of *insns* as Linux shows it (``bpf_insn_prepare_dump``).
+
+    Its own forms of tail calls and of loads and stores that may fault look like the plain.
+    """
+    out = bytearray(codec.encode(insns))
+    wide = False
+    for at in range(0, len(out), 8):
+        if wide:
+            wide = False
+            continue
+        opcode = out[at]
+        wide = opcode == _LDIMM64
+        if opcode == TAIL_CALL_OPCODE:
+            out[at] = _CALL
+            out[at + 4 : at + 8] = TAIL_CALL.to_bytes(4, "little")
+        elif opcode & 0xE7 == PROBE_MEM | o.LDX or (
+            opcode & 0xE0 == PROBE_MEM32 and opcode & 7 in (o.LDX, o.ST, o.STX)
+        ):
+            out[at] = opcode & 0x1F | o.MEM
+    return bytes(out)
 
 
 def _readable(code: bytes) -> tuple[Insn, ...]:
@@ -458,7 +479,7 @@ def _readable(code: bytes) -> tuple[Insn, ...]:
         if out[at] == _LDIMM64 and out[at + 1] >> 4 in back:
             out[at + 1] = out[at + 1] & 0xF | back[out[at + 1] >> 4] << 4
         at += 16 if out[at] == _LDIMM64 else 8
-    return codec.decode(bytes(out))
+    return codec.decode(bytes(out), registers=13)
 
 
 def _translated_difference(mine: Sequence[Insn], code: bytes, slot: int) -> Difference:
@@ -470,44 +491,7 @@ def _translated_difference(mine: Sequence[Insn], code: bytes, slot: int) -> Diff
     shown = lines[max(index - AROUND, 0) : index + AROUND + 1]
     beside = tuple((left.get(at, ""), right.get(at, "")) for at in shown)
     a, b = left.get(first, "<end>"), right.get(first, "<end>")
-    cause = _cause(mine, _readable(code))
-    where = f"insn {slot} ({cause})" if cause else f"insn {slot}"
-    return Difference("translated", where, a, b, beside)
-
-
-def _cause(mine: Sequence[Insn], theirs: Sequence[Insn]) -> str:
-    """Return which rewriting of Linux's makes instructions differ, "" for none that we know.
-
-    Where a branch leads is no sign of it: that changes with what lies between.
-    """
-    if any(isinstance(insn, MayGoto) for insn in mine):
-        return "may_goto"
-    before: Insn | None = None
-    for a, b in zip_longest(mine, theirs):
-        after_helper = isinstance(before, Call) and before.kind == "helper"
-        before = before if isinstance(a, Jump) else a
-        if a == b or (isinstance(a, Jump) and isinstance(b, Jump) and replace(a, off=b.off) == b):
-            continue
-        if isinstance(a, Call) and isinstance(b, Call) and a.kind == b.kind:
-            continue
-        if isinstance(a, Goto) and isinstance(b, Goto):
-            continue
-        if isinstance(a, LoadImm) and isinstance(b, LoadImm) and a.src == b.src:
-            continue
-        if after_helper and isinstance(b, Jump | Alu) and b.dst == 0:
-            return "inlined helper"  # what a map's own function found, made a value's address
-        match a, b:
-            case Call(kind="helper"), _:
-                return "inlined helper"
-            case _, Alu(op="mov", bits=32, dst=dst, src=src, sx=0) if dst == src:
-                return "zero extension"
-            case _, Raw(opcode=0xBC, dst=dst, src=src) if dst == src:
-                return "zero extension"
-        break
-    else:
-        return ""
-    # branches that are always taken, code nothing reaches, and jumps to the next instruction
-    return "dead code" if len(theirs) < len(mine) or type(a) is Jump else ""
+    return Difference("translated", f"insn {slot}", a, b, beside)
 
 
 def _bpf_lines(insns: Sequence[Insn]) -> dict[int, str]:
@@ -528,10 +512,11 @@ def _bpf_lines(insns: Sequence[Insn]) -> dict[int, str]:
 
 def compare_images(mine: Image, theirs: Sequence[tuple[str, bytes]]) -> Difference | None:
     """Return where the kernel's code, by function, first differs from *mine*, masked."""
-    if len(mine.subprograms) != len(theirs):
-        a, b = (f"{len(each)} functions" for each in (mine.subprograms, theirs))
+    shown = [sub for sub in mine.subprograms if sub.name]  # not where exceptions end
+    if len(shown) != len(theirs):
+        a, b = (f"{len(each)} functions" for each in (shown, theirs))
         return Difference("image", "program", a, b)
-    for sub, (_, code) in zip(mine.subprograms, theirs, strict=True):
+    for sub, (_, code) in zip(shown, theirs, strict=True):
         left, right = masked(sub.code, sub.relocations), masked(code, sub.relocations)
         at = _first_byte(left, right)
         if at is not None:

@@ -19,6 +19,7 @@ from itertools import accumulate
 from harness.isa import opcodes as o
 from harness.isa.insn import (
     AddrSpaceCast,
+    Alu,
     Call,
     Exit,
     Goto,
@@ -33,7 +34,16 @@ from harness.isa.insn import (
 from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, SLOT_SIZE
 from harness.jit import x86_encoder as x
 from harness.jit.frames import infer, is_tail_call
-from harness.jit.x86_insns import NATIVE, SCRATCH, Target, UnsupportedError, bytes_for, mov, slot_of
+from harness.jit.x86_insns import (
+    NATIVE,
+    SCRATCH,
+    Target,
+    UnsupportedError,
+    bytes_for,
+    mov,
+    mov_imm64,
+    slot_of,
+)
 from harness.jit.x86_jumps import BACK_TO_SELF, CONDITIONAL, GOTO, LEAVE, Branch, settle
 from harness.model import Frame, HarnessError, Image, Program, Relocation, SubImage, Unknown
 
@@ -125,6 +135,9 @@ class _Function:
         fp = x.R9 if frame.private_stack else x.RBP
         self.arena = any(bpf_map.type == ARENA_MAP for bpf_map in program.maps)
         self.known = bytes_for(Target(options.bmi2, options.la57, fp, self.arena))
+        self.symbols = {
+            slot - sub.start: name for slot, name in program.symbols if sub.start <= slot < sub.end
+        }
         depth = 0 if frame.private_stack else frame.stack_depth
         self.depth = (depth + 7) & -8
 
@@ -134,6 +147,7 @@ class _Function:
         found = [known[insn] for insn in self.insns]
         codes = [code for code, _, _ in found]
         late = [slot for slot, (_, _, more) in enumerate(found) if more]
+        self._name_addresses(codes)
         self.used = 0
         for used in {used for _, used, _ in found}:
             self.used |= used
@@ -172,6 +186,20 @@ class _Function:
         self.outgoing = SLOT_SIZE * (slots - 1) if slots > 1 else 0
         saved = SLOT_SIZE * (self.used.bit_count() + self._keeps_r12)
         self.bottom = -(self.depth + saved + self.outgoing)  # rsp, from rbp
+
+    def _name_addresses(self, codes: list[bytes]) -> None:
+        """Leave room for addresses of the kernel's own: in its image, or anywhere (``*``)."""
+        for slot, name in self.symbols.items():
+            match self.insns[slot]:
+                case Alu(op="mov", bits=64, dst=dst, src=None):
+                    codes[slot] = x.MOV_ri32(NATIVE[dst], 0)
+                    self._relocate(slot, 3, 4, "ksym", name)
+                case LoadImm(dst=dst) if name.startswith("*"):
+                    codes[slot] = x.MOV_ri64(NATIVE[dst], 0)
+                    self._relocate(slot, 2, 8, "heap", name[1:])
+                case LoadImm(dst=dst):
+                    codes[slot] = x.MOV_ri32(NATIVE[dst], 0)
+                    self._relocate(slot, 3, 4, "ksym", name)
 
     @property
     def _keeps_r12(self) -> bool:
@@ -303,6 +331,8 @@ class _Function:
                 kind, target = "kfunc", kfuncs[insn.imm] if known else str(insn.imm)
             case _:
                 kind, target = "helper", str(insn.imm)
+        if slot in self.symbols:
+            kind, target = "kfunc", self.symbols[slot]
         keep = self.frame.private_stack
         code += (x.PUSH_r(x.R9) if keep else b"") + x.CALL_i32(0)
         self._relocate(slot, len(code) - 4, 4, kind, target)
@@ -320,6 +350,8 @@ class _Function:
         dst = NATIVE[insn.dst]
         index, offset = insn.imm & 0xFFFFFFFF, insn.imm >> 32
         match o.LD_IMM64_KINDS.get(insn.src):
+            case "func" if len(self.program.subprograms) == 1:  # not resolved (jit_subprogs)
+                return mov_imm64(dst, insn.imm)
             case "func":
                 relative = index - (1 << 32) if index >> 31 else index
                 self._relocate(slot, 3, 4, "func", self._callee(slot + 1 + relative))

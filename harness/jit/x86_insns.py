@@ -114,6 +114,7 @@ ARENA_ATOMICS = {  # immediate, bytes
 PROBE_MEM, PROBE_MEMSX = 0x20, 0x40             # loads from what may be no kernel address
 PROBE_MEM32, PROBE_MEM32SX, PROBE_ATOMIC = 0xA0, 0xC0, 0xE0  # arena accesses
 NOSPEC_OPCODE = o.ST | 0xC0
+ZEXT_OPCODE = o.ALU | o.ALU_OPS["mov"] | o.X    # with 1 in the immediate
 VSYSCALL = -10 << 20                            # VSYSCALL_ADDR
 # fmt: on
 
@@ -202,14 +203,14 @@ def encode(insn: Insn, target: Target) -> bytes | None:
             return STORES[size](native(dst), off, native(src))
         case StoreImm(dst=dst, off=off, imm=imm, size=size):
             if dst == PARAMS:
-                return _mov_imm64(x.R9, imm & (1 << 64) - 1) if slot_of(insn) == 1 else None
+                return mov_imm64(x.R9, imm & (1 << 64) - 1) if slot_of(insn) == 1 else None
             return IMM_STORES[size](native(dst), off, imm)
         case Atomic():
             return _atomic(insn, native)
         case Jump(op=op, bits=bits, dst=dst, src=src, imm=imm):
             return _compare(op, bits == 64, native(dst), None if src is None else native(src), imm)
         case LoadImm(dst=dst, src=0, imm=imm):
-            return _mov_imm64(native(dst), imm)
+            return mov_imm64(native(dst), imm)
         case High():
             return b""
         case Raw():
@@ -254,8 +255,8 @@ def _mov_imm32(dst: int, imm: int, signed: bool) -> bytes:
     return x.MOV32_ri32(dst, imm & 0xFFFFFFFF)
 
 
-def _mov_imm64(dst: int, imm: int) -> bytes:
-    """Load the unsigned 64-bit *imm* in the shortest way (``emit_mov_imm64``)."""
+def mov_imm64(dst: int, imm: int) -> bytes:
+    """Load the unsigned 64-bit *imm* in the shortest way (``emitmov_imm64``)."""
     if imm >> 32 == 0:
         return _mov_imm32(dst, imm, signed=False)
     if imm >> 31 == (1 << 33) - 1:
@@ -396,6 +397,8 @@ def _fetch_loop(op: str, size: int, base: int, off: int, src: int) -> bytes:
 def _internal(insn: Raw, native: Callable[[int], int], target: Target) -> bytes | None:
     """Return the bytes of an instruction that only the kernel itself may write."""
     opcode, size = insn.opcode, BYTES_OF[insn.opcode & 0x18]
+    if opcode == ZEXT_OPCODE and insn.imm == 1 and not insn.off:
+        return x.MOV32_rr(native(insn.dst), native(insn.src))
     if opcode == NOSPEC_OPCODE:
         return x.LFENCE
     if opcode == TAIL_CALL_OPCODE:
@@ -431,8 +434,8 @@ def _probe(size: int, signed: bool, dst: int, src: int, off: int, target: Target
     limit = user_top - VSYSCALL
     load = (SIGNED_LOADS if signed else LOADS)[size](dst, src, off)
     zero = x.XOR32_rr(dst, dst) + x.JMP_i8(len(load))
-    code = _mov_imm64(x.R10, VSYSCALL & (1 << 64) - 1) + mov(SCRATCH, src)
+    code = mov_imm64(x.R10, VSYSCALL & (1 << 64) - 1) + mov(SCRATCH, src)
     if off:
         code += x.ADD_ri32(SCRATCH, off)
-    code += x.SUB_rr(SCRATCH, x.R10) + _mov_imm64(x.R10, limit) + x.CMP_rr(SCRATCH, x.R10)
+    code += x.SUB_rr(SCRATCH, x.R10) + mov_imm64(x.R10, limit) + x.CMP_rr(SCRATCH, x.R10)
     return code + x.JCC_i8(x.A, len(zero)) + zero + load

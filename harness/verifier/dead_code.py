@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from harness.isa.insn import FP, Alu, Call, Goto, Jump, LoadImm, Load, MayGoto, Store
+from harness.isa.insn import FP, Alu, Call, Goto, Jump, Load, LoadImm, MayGoto, Store
 from harness.verifier.env import Env
 from harness.verifier.rewrite import Part, Patch, Rewriter, Slot, distance, lives
 

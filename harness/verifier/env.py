@@ -109,6 +109,17 @@ class Subprog:
         return max(self.arg_cnt - REG_ARGS, 0)
 
 
+@dataclass(slots=True, eq=False)
+class CallMarks:
+    """What the rewriting of one call needs to know (of ``bpf_insn_aux_data``)."""
+
+    struct_meta: bool = False  # the type has special fields: kptr_struct_meta
+    object_size: int = 0  # bytes: obj_new_size
+    insert_off: int = 0  # where the node is in what is inserted
+    program_arg: int = 0  # register that gets the program: arg_prog
+    percpu_object: bool = False  # call_with_percpu_alloc_ptr
+
+
 class Env:
     """One verification."""
 
@@ -175,6 +186,11 @@ class Env:
         self.loops: dict[int, int] = {}  # calls of bpf_loop: the callback, -1 it varies
         self.map_calls: dict[int, Any] = {}  # helper calls with a map: MapDef, None they vary
         self.tail_keys: dict[int, int] = {}  # tail calls: the key, -1 it varies
+        self.call_marks: dict[int, CallMarks] = {}  # what the rewriting of calls needs
+        self.alu32: set[int] = set()  # 64-bit arithmetic with arena pointers (needs_zext)
+        self.seen_exception = False  # bpf_throw is called
+        self.exception_callback = 0  # subprogram, 0: none of its own
+        self.seen_direct_write = False  # packet data are written
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics
         self.records: dict[Any, Any] = {}  # guarded fields by type: records.py
@@ -205,6 +221,10 @@ class Env:
     def frame(self) -> Frame:
         """Return the current frame, for writing."""
         return self.state.own(len(self.state.frames) - 1)
+
+    def call_mark(self) -> CallMarks:
+        """Return the marks of the call looked at, to be changed."""
+        return self.call_marks.setdefault(self.insn, CallMarks())
 
     def new_id(self) -> int:
         """Return an id that no register has."""

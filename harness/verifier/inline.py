@@ -28,14 +28,21 @@ from harness.verifier.rewrite import Patch, Slot
 EINVAL, ENOENT, EOPNOTSUPP = 22, 2, 95
 _INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 
+
 # fmt: off
-# Maps                       include/uapi/linux/bpf.h
-HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
-LRU_HASH, ARRAY_OF_MAPS, HASH_OF_MAPS, XSKMAP = 9, 12, 13, 17
-# Helpers
-LOOKUP, TIMER_SET_CALLBACK, KPTR_XCHG, JIFFIES64 = 1, 170, 194, 118
-SMP_PROCESSOR_ID, CURRENT_TASK, CURRENT_TASK_BTF = 8, 35, 158
-FUNC_IP, BRANCH_SNAPSHOT, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT = 173, 176, 183, 184, 185
+class _Map:
+    """Types of maps (include/uapi/linux/bpf.h)."""
+
+    HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
+    LRU_HASH, ARRAY_OF_MAPS, HASH_OF_MAPS, XSKMAP = 9, 12, 13, 17
+
+
+class _Helper:
+    """Numbers of helpers (include/uapi/linux/bpf.h)."""
+
+    LOOKUP, SMP_PROCESSOR_ID, CURRENT_TASK, CURRENT_TASK_BTF = 1, 8, 35, 158
+    JIFFIES64, TIMER_SET_CALLBACK, KPTR_XCHG = 118, 170, 194
+    FUNC_IP, BRANCH_SNAPSHOT, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT = 173, 176, 183, 184, 185
 # fmt: on
 
 _HEAP = "*"  # the name of an address that only one load of the program has
@@ -48,20 +55,20 @@ def call_patch(env: Env, slot: Slot, call: Call, layout: Layout) -> Patch | None
     if call.kind == "kfunc":
         return None
     match call.imm:
-        case 170:
+        case _Helper.TIMER_SET_CALLBACK:
             return Patch(LoadImm(3, 0, 0), High(), call, symbols={0: _HEAP + "prog aux"})
-        case 1:
+        case _Helper.LOOKUP:
             found = env.map_calls.get(slot.at)
             return lookup(found, layout) if found is not None else None
-        case 118:
+        case _Helper.JIFFIES64:
             return Patch(LoadImm(0, 0, 0), High(), Load(8, 0, 0, 0), symbols={0: "jiffies"})
-        case 8:
+        case _Helper.SMP_PROCESSOR_ID:
             return _this_cpu("cpu_number", 4)
-        case 35 | 158:
+        case _Helper.CURRENT_TASK | _Helper.CURRENT_TASK_BTF:
             return _this_cpu("current_task", 8)
-        case 194:
+        case _Helper.KPTR_XCHG:
             return Patch(Alu("mov", 64, 0, 2), Atomic("xchg", 8, 1, 0, 0, True))
-        case 176:
+        case _Helper.BRANCH_SNAPSHOT:
             return _branch_snapshot()
     if env.program.type == "tracing":
         return _traced(env, call.imm)
@@ -81,15 +88,15 @@ def _this_cpu(name: str, size: int) -> Patch:
 def lookup(found: MapDef, layout: Layout) -> Patch | None:
     """Return the search in the map *found* (``map_gen_lookup``), None: a call."""
     match found.type:
-        case 2:
+        case _Map.ARRAY:
             return None if found.flags & _INNER_MAP else _array(found, layout)
-        case 6:
+        case _Map.PERCPU_ARRAY:
             return None if found.flags & _INNER_MAP else _percpu_array(found, layout)
-        case 12:
+        case _Map.ARRAY_OF_MAPS:
             return _array_of_maps(layout, found)
-        case 1:
+        case _Map.HASH:
             return _hash(1, _value_of(found, layout))
-        case 9:
+        case _Map.LRU_HASH:
             ref = layout.offset("htab_elem", "lru_node") + layout.offset("bpf_lru_node", "ref")
             return _hash(
                 4,
@@ -98,11 +105,11 @@ def lookup(found: MapDef, layout: Layout) -> Patch | None:
                 StoreImm(1, 0, ref, 1),
                 _value_of(found, layout),
             )
-        case 5:
+        case _Map.PERCPU_HASH:
             return _hash(3, _value_of(found, layout), Load(8, 0, 0, 0), PercpuAddr(0, 0))
-        case 13:
+        case _Map.HASH_OF_MAPS:
             return _hash(2, _value_of(found, layout), Load(8, 0, 0, 0))
-        case 17:
+        case _Map.XSKMAP:
             return Patch(
                 Load(4, 0, 2, 0),
                 Jump("ge", 64, 0, None, found.max_entries, 5),
@@ -118,8 +125,8 @@ def lookup(found: MapDef, layout: Layout) -> Patch | None:
 
 def _hash(skip: int, *then: Insn) -> Patch:
     """Call what finds an element; if there is one go on with *then*."""
-    call = Call("helper", LOOKUP)
-    test = Jump("eq", 64, 0, None, 0, skip if skip != 4 else 4)
+    call = Call("helper", _Helper.LOOKUP)
+    test = Jump("eq", 64, 0, None, 0, skip)
     return Patch(call, test, *then, symbols={0: "__htab_map_lookup_elem"})
 
 
@@ -184,23 +191,24 @@ def _array_of_maps(layout: Layout, found: MapDef) -> Patch:
 
 # --- tracing ----------------------------------------------------------------------------
 
+_TRACED = (_Helper.FUNC_IP, _Helper.FUNC_ARG, _Helper.FUNC_RET, _Helper.FUNC_ARG_CNT)
 _RETURNS = frozenset({"fexit", "fmod_ret", "fsession"})
 
 
 def _traced(env: Env, number: int) -> Patch | None:
     """Arguments and result of the function that a program is attached to."""
     kind = env.program.section.split("/")[0].removesuffix(".s")
-    if number not in (FUNC_IP, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT):
+    if number not in _TRACED:
         return None
-    if kind == "tp_btf" and number in (FUNC_ARG, FUNC_ARG_CNT):
+    if kind == "tp_btf" and number in (_Helper.FUNC_ARG, _Helper.FUNC_ARG_CNT):
         raise NotModelled("how many arguments a raw tracepoint has")
     count: tuple[Insn, ...] = (Load(8, 0, 1, -8), Alu("and", 64, 0, None, 0xFF))
     match number:
-        case 173:
+        case _Helper.FUNC_IP:
             return Patch(Load(8, 0, 1, -16))
-        case 185:
+        case _Helper.FUNC_ARG_CNT:
             return Patch(*count)
-        case 183:
+        case _Helper.FUNC_ARG:
             return Patch(
                 *count,
                 Jump("ge", 32, 2, 0, 0, 6),
@@ -231,7 +239,7 @@ def _branch_snapshot() -> Patch:
         Alu("mov", 32, 0, None, _signed32(0xAAAAAAAB)),
         Alu("mul", 64, 2, 0),
         Alu("rsh", 64, 2, None, 36),
-        Call("helper", BRANCH_SNAPSHOT),
+        Call("helper", _Helper.BRANCH_SNAPSHOT),
         Jump("eq", 64, 0, None, 0, 4),
         Alu("mul", 32, 0, None, size),
         Goto(3),

@@ -1,64 +1,56 @@
-"""Where the kernel keeps what rewritten programs read: facts of one build of it.
+"""Where the kernel keeps what rewritten programs read, from its own BTF.
 
-``STOCK`` is Debian's linux-image 7.3.4-1~bpo13+1 for amd64, from its own BTF. ``from_btf``
-takes the same from the BTF of any other.
+Such places are facts of one build of Linux; without its BTF they are not known.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-from harness.btf import Array, Btf, Struct
+from harness.btf import Btf, Struct
 from harness.verifier.env import NotModelled
-
-TABLE = Path(__file__).with_name("kernel_layout.toml")
 
 Place = tuple[int, int]  # bytes from the start, bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """Places of members, by struct and member; the member "" is the struct as a whole."""
+    """The structs of one kernel; without its BTF nothing is known of them."""
 
-    places: Mapping[tuple[str, str], Place]
+    def __init__(self, btf: Btf | None) -> None:
+        self._btf = btf
+        self._known: dict[tuple[str, str], Place | None] = {}
 
     def place(self, struct: str, member: str) -> Place:
-        """Return where *member* is, and its size. Raises NotModelled."""
-        found = self.places.get((struct, member))
+        """Return where *member* (``a.b`` for one within another) is, and its size.
+
+        Raises NotModelled.
+        """
+        key = struct, member
+        if key not in self._known:
+            self._known[key] = self._find(struct, member)
+        found = self._known[key]
         if found is None:
-            raise NotModelled(f"where the kernel has {struct}.{member}")
+            why = " (no kernel BTF)" if self._btf is None else ""
+            raise NotModelled(f"where Linux has {struct}.{member}{why}")
         return found
 
     def offset(self, struct: str, member: str) -> int:
         """Return the byte at which *member* begins. Raises NotModelled."""
         return self.place(struct, member)[0]
 
-    def size(self, struct: str, member: str = "") -> int:
-        """Return the bytes of *member*, or of all of *struct*. Raises NotModelled."""
+    def size(self, struct: str, member: str) -> int:
+        """Return the bytes of *member*. Raises NotModelled."""
         return self.place(struct, member)[1]
 
-
-def from_btf(btf: Btf, wanted: Iterable[tuple[str, str]]) -> Layout:
-    """Return the places of *wanted*, struct and member, those that *btf* has."""
-    structs: dict[str, list[Struct]] = {}
-    for type_id in range(1, len(btf)):
-        kind = btf[type_id]
-        if isinstance(kind, Struct) and kind.name:
-            structs.setdefault(kind.name, []).append(kind)
-    places: dict[tuple[str, str], Place] = {}
-    for name, member in wanted:
-        for struct in structs.get(name, ()):
-            found = (0, struct.size) if not member else _member(btf, struct, member.split("."))
-            if found is not None:
-                places.setdefault((name, member), found)
-    return Layout(places)
+    def _find(self, struct: str, member: str) -> Place | None:
+        if self._btf is None:
+            return None
+        type_id = self._btf.find(struct, Struct)
+        kind = self._btf.get(type_id) if type_id is not None else None
+        if not isinstance(kind, Struct):
+            return None
+        return _member(self._btf, kind, member.split("."), 0)
 
 
-def _member(btf: Btf, struct: Struct, path: list[str], base: int = 0) -> Place | None:
+def _member(btf: Btf, struct: Struct, path: list[str], base: int) -> Place | None:
     for member in struct.members:
         kind = btf.resolve(member.type)
         at = base + member.bit_offset // 8
@@ -71,19 +63,3 @@ def _member(btf: Btf, struct: Struct, path: list[str], base: int = 0) -> Place |
             if found is not None:
                 return found
     return None
-
-
-@cache
-def stock() -> Layout:
-    """Return the table."""
-    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return Layout(
-        {
-            (struct, member): (place[0], place[1])
-            for struct, members in table.items()
-            for member, place in members.items()
-        }
-    )
-
-
-STOCK = stock()

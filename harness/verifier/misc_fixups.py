@@ -31,7 +31,7 @@ from harness.verifier.arithmetic import AX, divided
 from harness.verifier.env import Env
 from harness.verifier.inline import call_patch
 from harness.verifier.kernel_layout import Layout
-from harness.verifier.rewrite import Part, Patch, Rewriter, Slot
+from harness.verifier.rewrite import Part, Patch, Rewriter, Slot, lives
 
 TIMED_LOOPS = 0xFFFF  # BPF_MAX_TIMED_LOOPS
 _NO_USER_CONV = 1 << 18  # BPF_F_NO_USER_CONV
@@ -146,7 +146,9 @@ def count_loops(rewriter: Rewriter) -> None:
             slot
             for each in rewriter.parts
             for slot in each.slots
-            if isinstance(slot.insn, Jump | Goto | MayGoto) and slot.to is first
+            if isinstance(slot.insn, Jump | Goto | MayGoto)
+            and slot.to is not None
+            and lives(slot.to) is first
         ]
         patch = Patch(
             StoreImm(8, FP, -depth, TIMED_LOOPS),

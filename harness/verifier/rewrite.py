@@ -169,9 +169,7 @@ class Rewriter:
             for slot in part.slots:
                 places[id(slot)] = len(out)
                 out.append(slot)
-            subprograms.append(
-                Subprogram(part.name, start, len(out), part.linkage, part.type_id)
-            )
+            subprograms.append(Subprogram(part.name, start, len(out), part.linkage, part.type_id))
             frames.append(replace(part.frame, stack_depth=part.stack_depth))
         places[id(self.end)] = len(out)
         insns = tuple(_placed(slot, at, places) for at, slot in enumerate(out))

@@ -17,7 +17,7 @@ from harness.verifier.dead_code import (
     remove_spills,
 )
 from harness.verifier.env import Env, NotModelled, Options
-from harness.verifier.kernel_layout import STOCK, Layout
+from harness.verifier.kernel_layout import Layout
 from harness.verifier.misc_fixups import count_loops, misc_fixups
 from harness.verifier.rewrite import OutOfReachError, Rewriter
 from harness.verifier.zero_extension import extend_exchanges, high_used
@@ -28,25 +28,24 @@ def translate(
     *,
     log_level: int = 0,
     options: Options | None = None,
-    layout: Layout = STOCK,
 ) -> tuple[Verification, Program | Unknown]:
     """Return the verification of *program* and, of an accepted one, what the JIT gets.
 
-    *layout* tells where the kernel keeps what inlined code reads. Unknown says which
-    rewrite is not modelled.
+    The kernel's BTF, in *options*, tells where it keeps what inlined code reads. Unknown
+    says which rewrite is not modelled.
     """
     env, verification = explore(program, log_level=log_level, options=options)
     if not isinstance(verification.verdict, Accepted):
         return verification, Unknown("not accepted")
     try:
-        return verification, rewritten(env, verification.frames, layout)
+        return verification, rewritten(env, verification.frames)
     except NotModelled as reason:
         return verification, Unknown(str(reason))
     except OutOfReachError as reason:
         return verification, Unknown(str(reason))
 
 
-def rewritten(env: Env, frames: tuple[Frame, ...], layout: Layout) -> Program:
+def rewritten(env: Env, frames: tuple[Frame, ...]) -> Program:
     """Return the program of *env*, which was accepted, as the JIT gets it.
 
     Raises NotModelled, OutOfReachError.
@@ -55,13 +54,19 @@ def rewritten(env: Env, frames: tuple[Frame, ...], layout: Layout) -> Program:
         replace(named, start=sub.start, end=sub.end)
         for named, sub in zip(env.program.subprograms, env.subs, strict=True)
     )
+    if env.seen_exception:
+        frames = (replace(frames[0], exception_boundary=True), *frames[1:])
     rewriter = Rewriter(replace(env.program, subprograms=subs), env.insns, frames)
     used = high_used(env)
     remove_spills(rewriter, env)
     inline_loops(rewriter, env)
     remove_dead_code(rewriter, env)
     remove_nops(rewriter)
-    misc_fixups(rewriter, env, layout)
+    misc_fixups(rewriter, env, Layout(env.kernel_btf))
     count_loops(rewriter)
     extend_exchanges(rewriter, used)
-    return rewriter.program_now()
+    found = rewriter.program_now()
+    if len(found.frames) == 1 and any(frame.private_stack for frame in frames):
+        # the program as a whole was said to have one, and is now one function
+        found = replace(found, frames=(replace(found.frames[0], private_stack=True),))
+    return found
