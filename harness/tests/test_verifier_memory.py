@@ -131,7 +131,6 @@ def test_context_of_a_syscall_program(body: str, message: str) -> None:
         ("tracepoint", "r0 = *(u64 *)(r1 + 0)", "invalid bpf_context access off=0 size=8"),
         ("raw_tracepoint", "r0 = *(u64 *)(r1 + 8)", ""),
         ("raw_tracepoint", "r0 = *(u32 *)(r1 + 8)", ""),
-        ("xdp", "r0 = *(u32 *)(r1 + 0)", "unknown: the context of program type xdp"),
     ],
 )
 def test_contexts(type: str, body: str, message: str) -> None:  # noqa: A002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.isa.insn import AddrSpaceCast, Alu, Endian, LoadImm
-from harness.verifier import bounds, cnum, tnum
+from harness.verifier import bounds
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled, Refused
 from harness.verifier.memory import check_writable, read_reg
@@ -305,8 +305,6 @@ def _pointer(env: Env, frame: Frame, insn: Alu, ptr: Reg, off: Reg, ptr_is_dst: 
     packet = base in (PACKET, PACKET_META)
     info, ident = ptr.info, ptr.id
     if op == "add":
-        r64 = cnum.add(ptr.num.r64, num.r64, M64)
-        var_off = tnum.add(ptr.num.var_off, num.var_off)
         if packet:
             if not known:
                 ident = env.new_id()
@@ -317,8 +315,6 @@ def _pointer(env: Env, frame: Frame, insn: Alu, ptr: Reg, off: Reg, ptr_is_dst: 
             raise Refused(f"R{dst} tried to subtract pointer from scalar", env.insn)
         if kind == STACK:
             raise Refused(f"R{dst} subtraction from stack pointer prohibited", env.insn)
-        r64 = cnum.add(ptr.num.r64, cnum.negate(num.r64, M64), M64)
-        var_off = tnum.sub(ptr.num.var_off, num.var_off)
         if packet:
             if not known:
                 ident = env.new_id()
@@ -330,11 +326,11 @@ def _pointer(env: Env, frame: Frame, insn: Alu, ptr: Reg, off: Reg, ptr_is_dst: 
         raise Refused(
             f"R{dst} pointer arithmetic with {_SYMBOLS[op]} operator prohibited", env.insn
         )
-    moved = Scalar.make(var_off, r64)
+    moved = bounds.add_offset(op, ptr.num, num, tighten=False)
     _check_pointer_offset(env, moved, kind)
-    if packet and (known or info > 0):
-        raise NotModelled("packet pointers")
-    new = Reg(kind, bounds.sync(moved), ident, ptr.delta, info, ptr.parent_id, ptr.map_uid)
+    if not (packet and (known or info > 0)):
+        moved = bounds.sync(moved)
+    new = Reg(kind, moved, ident, ptr.delta, info, ptr.parent_id, ptr.map_uid)
     frame.regs[dst] = new
 
 

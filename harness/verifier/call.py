@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from harness.isa.insn import Call
+from harness.isa.insn import Call, LoadPacket
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.model import MapDef
-from harness.verifier import context, maps, object_args, objects, records, refs
+from harness.verifier import context, maps, object_args, objects, packets, records, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import MAX_JUMP_SEQUENCE, Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
 from harness.verifier.helpers import (
+    CHANGES_PACKET,
     MAX_HELPER,
     MIGHT_SLEEP,
     PROTOTYPES,
@@ -23,9 +24,12 @@ from harness.verifier.helpers import (
 )
 from harness.verifier.memory import (
     access,
+    check_alignment,
+    check_buffer,
     check_fixed,
     check_map_access,
     check_map_flags,
+    check_packet,
     check_region,
     read_reg,
 )
@@ -56,8 +60,8 @@ from harness.verifier.state import (
     MEM_RINGBUF,
     NON_OWN_REF,
     PACKET,
-    PACKET_END,
     PACKET_META,
+    PACKET_TYPES,
     REG_SIZE,
     SCALAR,
     SOCK_COMMON,
@@ -70,6 +74,7 @@ from harness.verifier.state import (
     UNKNOWN_REG,
     XDP_SOCK,
     ZERO,
+    ZERO_REG,
     Frame,
     Reg,
     State,
@@ -182,7 +187,7 @@ def _call_global(env: Env, sub: Subprog, usable: bool) -> int:
     env.log.text(f"Func#{sub.index} ('{sub.name}') is global and assumed valid.\n")
     sub.called[sleepable] = True
     if sub.changes_packet:
-        forget_packets(env)
+        packets.forget(env)
     frame = env.frame()
     frame.regs[0:6] = CALLER_SAVED
     forget_args(frame)
@@ -196,14 +201,6 @@ def forget_args(frame: Frame) -> None:
     """Forget outgoing slots, as every call does (``invalidate_outgoing_stack_args``)."""
     if frame.args:
         frame.args[:] = [UNINIT] * len(frame.args)
-
-
-def forget_packets(env: Env) -> None:
-    """Forget pointers to a packet that may have moved (``clear_all_pkt_pointers``)."""
-    for frame in env.state.frames:
-        held = [*frame.regs, *(slot.reg for slot in frame.stack), *frame.args]
-        if any(reg.type in (PACKET, PACKET_META, PACKET_END) for reg in held):
-            raise NotModelled("packet pointers")
 
 
 def check_args_written(env: Env, frame: Frame, count: int) -> None:
@@ -264,7 +261,7 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
             size = -expected.size if reg.type == STACK else expected.size
             for write in (False, True):
                 helper_memory(env, reg, name, size, write, True, None)
-        if reg.type in (PACKET, PACKET_META, PACKET_END) and sub.changes_packet:
+        if reg.type in PACKET_TYPES and sub.changes_packet:
             env.refuse(f"{name} is a packet pointer, but func#{sub.index} may change packet data")
         if not expected.nullable and (reg.type & MAYBE_NULL or reg.is_null):
             env.refuse(f"{name} is expected to be non-NULL")
@@ -383,8 +380,10 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     _set_result(env, frame, proto, number, meta)
     if meta.map is not None:
         maps.check_helper(env, meta.map.info, number)
-    if number == TAIL_CALL and len(env.state.frames) > 1:
-        return _tail_call(env, frame)
+    if number == TAIL_CALL:
+        return _tail_call(env, frame) if len(env.state.frames) > 1 else env.insn + 1
+    if number in CHANGES_PACKET:
+        packets.forget(env)
     return env.insn + 1
 
 
@@ -516,8 +515,35 @@ def _tail_call(env: Env, frame: Frame) -> int:
     if frame.in_callback:
         env.refuse("cannot tail call within callback")
     env.push(at + 1, at)
-    forget_packets(env)
+    packets.forget(env)
     env.frame().regs[0] = UNKNOWN_REG
+    return leave(env)
+
+
+def load_packet(env: Env, frame: Frame, insn: LoadPacket) -> int:
+    """Check a legacy load of packet data, which calls a helper (``check_ld_abs``)."""
+    at = env.insn
+    if env.program.type not in ("socket_filter", "sched_cls", "sched_act"):
+        env.refuse("BPF_LD_[ABS|IND] instructions not allowed for this program type")
+    if any(each.in_callback for each in env.state.frames[1:]):
+        env.refuse("cannot use BPF_LD_[ABS|IND] within callback")
+    buffer = read_reg(env, frame, 6)
+    if len(env.state.frames) == 1:
+        refs.check_leaks(env, "BPF_LD_[ABS|IND]")
+    elif env.state.refs:
+        raise NotModelled("a legacy packet load in a function, with references held")
+    if buffer.type != CTX:
+        env.refuse("at the time of BPF_LD_ABS|IND R6 != pointer to skb")
+    if insn.mode == "ind":
+        read_reg(env, frame, insn.src)
+    check_fixed(env, buffer, "R6", False)
+    frame.regs[0:6] = CALLER_SAVED
+    frame.regs[0] = UNKNOWN_REG
+    if len(env.state.frames) == 1:
+        return at + 1
+    env.scratched |= 1
+    env.push(at + 1, at)  # behind a load that fails the program ends, with result 0
+    env.frame().regs[0] = ZERO_REG
     return leave(env)
 
 
@@ -529,8 +555,8 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
     reg = read_reg(env, env.state.frames[-1], number_of_reg)
     if kind == "anything":
         return
-    if reg.type in (PACKET, PACKET_META):
-        raise NotModelled("packet pointers")
+    if reg.type in (PACKET, PACKET_META) and not _may_take_packet(env, proto):
+        env.refuse("helper access to the packet is not allowed")
     if kind == "map_value":
         kind = _value_kind(meta, number)
     nullable = "null" in flags or kind == "stack_or_null"
@@ -568,8 +594,8 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
             mark_register(env, number_of_reg)
         else:
             helper_memory(env, reg, name, size, "write" in flags, True, raw)
-        if "aligned" in flags and (reg.num.value | reg.num.mask) % size:
-            raise NotModelled("alignment of a helper's memory")
+        if "aligned" in flags and reg.type != SCALAR:
+            check_alignment(env, reg, 0, size)
     elif kind in ("size", "size_or_zero"):
         _check_size(env, proto, index, meta, kind == "size_or_zero")
     elif kind == "func":
@@ -600,6 +626,12 @@ def _value_kind(meta: Meta, number: int) -> str:
         meta.raw_reg = 0  # it is read
         return "bloom_value"
     return "map_value"
+
+
+def _may_take_packet(env: Env, proto: Prototype) -> bool:
+    """Say whether a helper may be given packet data (``may_access_direct_pkt_data``)."""
+    kind = env.program.type
+    return kind in context.PACKETS and (proto.packet or kind == "cgroup_sockopt")
 
 
 def _check_type(env: Env, reg: Reg, name: str, kind: str, flags: list[str], nullable: bool) -> None:
@@ -645,6 +677,8 @@ def helper_memory(
     base = kind & BASE
     if base == STACK:
         check_initialised(env, reg, name, 0, size, write, zero_ok, raw)
+    elif base in (PACKET, PACKET_META):
+        check_packet(env, reg, name, 0, size, zero_ok)
     elif base == MAP_KEY:
         if write:
             env.refuse(f"{name} cannot write into {type_name(kind)}")
@@ -656,7 +690,11 @@ def helper_memory(
         if kind & MEM_RDONLY and write:
             env.refuse(f"{name} cannot write into {type_name(kind)}")
         check_region(env, reg, name, 0, size, reg.info, zero_ok)
-    elif base in (PACKET, PACKET_META, BUF, BTF_ID):
+    elif base == BUF:
+        if kind & MEM_RDONLY and write:
+            env.refuse(f"{name} cannot write into {type_name(kind)}")
+        check_buffer(env, reg, name, 0, "rdonly" if kind & MEM_RDONLY else "rdwr")
+    elif base == BTF_ID:
         raise NotModelled(f"passing memory of type {type_name(kind)}")
     elif kind == CTX and context.variable_offset(env):
         check_region(env, reg, name, 0, size, 0xFFFF, zero_ok)

@@ -174,6 +174,7 @@ def prepare(env: Env) -> None:
     kfuncs.add(env)
     cfg.check_cfg(env)
     cfg.compute_postorder(env)
+    context.check_attach_type(env)
     if env.program.type in _NO_ATTACH:
         raise NotModelled(f"what a program of type {env.program.type} attaches to")
     compute_const_regs(env)
@@ -456,13 +457,6 @@ def _unknown(env: Env, frame: Frame, insn: Insn) -> None:
     raise NotModelled(f"the instruction {type(insn).__name__}")
 
 
-def _load_packet(env: Env, frame: Frame, insn: LoadPacket) -> None:
-    """``check_ld_abs``."""
-    if env.program.type not in ("socket_filter", "sched_cls", "sched_act"):
-        env.refuse("BPF_LD_[ABS|IND] instructions not allowed for this program type")
-    _unknown(env, frame, insn)
-
-
 _HANDLERS: dict[type, Handler] = {
     Alu: alu.alu,
     Endian: alu.endian,
@@ -478,7 +472,7 @@ _HANDLERS: dict[type, Handler] = {
     Call: _call,
     Exit: _exit,
     Raw: _bad_atomic,
-    LoadPacket: _load_packet,
+    LoadPacket: call.load_packet,
     GotoX: _gotox,
     PercpuAddr: _unknown,
 }
@@ -503,4 +497,6 @@ def _scratched(insn: Insn) -> int:
             return 1 << dst if dst != PARAMS else 0
         case Call():
             return 1
+        case LoadPacket(src=src):
+            return 0x7F | 1 << src
     return 0

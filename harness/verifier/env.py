@@ -55,6 +55,7 @@ class Options:
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads
     budget: int = 0  # instructions to look at before it says Unknown; 0: as many as the kernel
+    strict_alignment: bool = False  # BPF_F_STRICT_ALIGNMENT
     test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)
     kernel_btf: Btf | None = field(default=None, compare=False)  # None: not at hand
 
@@ -158,6 +159,8 @@ class Env:
         self.live_regs = [0] * count  # bit masks
         self.dead_regs: list[tuple[int, ...]] = []  # of r0 to r9
         self.pointer_types: list[int] = [0] * count  # of the base of a load or store
+        self.field_sizes = [0] * count  # of the field of a context or socket accessed, in bytes
+        self.strict_alignment = options.strict_alignment
 
         self.state: State = None  # type: ignore[assignment]  # set by the main loop
         self.insn = 0  # slot looked at

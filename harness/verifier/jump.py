@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from harness.isa.insn import GotoX, Jump, MayGoto
-from harness.verifier import bounds, maps, refs
+from harness.verifier import bounds, maps, packets, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.memory import read_reg
@@ -27,9 +27,7 @@ from harness.verifier.state import (
     MAYBE_NULL,
     MEM,
     NOT_INIT,
-    PACKET,
-    PACKET_END,
-    PACKET_META,
+    PACKET_TYPES,
     SCALAR,
     SOCK_COMMON,
     SOCKET,
@@ -126,7 +124,8 @@ def jump(env: Env, frame: Frame, insn: Jump) -> int:
             if known.type == SCALAR and known.id:
                 _sync_linked(env, state, number, reg, linked)
                 _sync_linked(env, other, number, reg, linked)
-    _learn_null(env, state, other, number, insn)
+    if not _learn_null(env, state, other, number, insn):
+        packets.learn(state, other, number, insn)
     if env.log.on:
         env.insn_state()
     return at + 1
@@ -180,11 +179,10 @@ def not_null(reg: Reg) -> bool:
 
 def _pointer_taken(insn: Jump, left: Reg, right: Reg) -> bool | None:
     """``is_branch_taken`` where one side is a pointer."""
-    packets = (PACKET, PACKET_META, PACKET_END)
-    if left.type in packets or right.type in packets:
-        raise NotModelled("comparing packet pointers")
     if insn.bits == 32:
         return None
+    if left.type in PACKET_TYPES and right.type in PACKET_TYPES:
+        return packets.taken(insn, left, right)
     if not (right.type == SCALAR and right.num.is_const):
         left, right = right, left
         if not (right.type == SCALAR and right.num.is_const):
@@ -194,8 +192,8 @@ def _pointer_taken(insn: Jump, left: Reg, right: Reg) -> bool | None:
     return {"eq": False, "ne": True}.get(insn.op)
 
 
-def _learn_null(env: Env, state: State, other: State, number: int, insn: Jump) -> None:
-    """Learn from a comparison that a pointer is, or is not, null."""
+def _learn_null(env: Env, state: State, other: State, number: int, insn: Jump) -> bool:
+    """Learn from a comparison that a pointer is, or is not, null; say whether with zero."""
     regs = state.frames[number].regs
     left = regs[insn.dst]
     right = ZERO_REG if insn.src is None else regs[insn.src]
@@ -216,16 +214,17 @@ def _learn_null(env: Env, state: State, other: State, number: int, insn: Jump) -
             own = equal.own(number).regs
             own[insn.dst] = own[insn.dst].with_type(left.type & ~MAYBE_NULL)
     if not wide or insn.op not in ("eq", "ne") or not left.type & MAYBE_NULL:
-        return
+        return False
     if insn.src is None:
         if insn.imm:
-            return
+            return False
     elif right.is_null:
         mark_register(env, insn.src)
     else:
-        return
+        return False
     _mark_null(state, left.id, insn.op == "ne")
     _mark_null(other, left.id, insn.op == "eq")
+    return True
 
 
 def _is_pointer(reg: Reg) -> bool:

@@ -33,6 +33,7 @@ from harness.verifier.state import (
     ARG_ACCESS,
     BASE,
     BTF_ID,
+    BUF,
     CTX,
     FLOW_KEYS,
     INSN,
@@ -56,6 +57,7 @@ from harness.verifier.state import (
     UNKNOWN_REG,
     UNTRUSTED,
     XDP_SOCK,
+    ZERO_NUM,
     Frame,
     Reg,
     type_name,
@@ -69,6 +71,7 @@ LOADED = {  # what a load of unknown memory gives
     if size < 8 or not sign
 }
 _RDONLY_PROG, _WRONLY_PROG = 1 << 7, 1 << 8  # map flags
+_FLOW_KEYS_SIZE = 56  # struct bpf_flow_keys
 _PERCPU_ARRAY, _INSN_ARRAY = 6, 34
 
 
@@ -276,9 +279,12 @@ def access(
     """
     kind = reg.type
     if size > 1 and (
-        kind == STACK or strict or (kind == MAP_VALUE and reg.info.type == _INSN_ARRAY)
+        kind == STACK
+        or strict
+        or env.strict_alignment
+        or (kind == MAP_VALUE and reg.info.type == _INSN_ARRAY)
     ):
-        _check_alignment(env, reg, off, size)
+        check_alignment(env, reg, off, size)
     if kind == STACK:
         if size == 8 and not reg.num.mask:  # the common case, in bounds
             at = signed(reg.num.value) + off
@@ -299,11 +305,13 @@ def access(
         if size < 8 and value >= 0:
             narrow(env, value, size, sign)
     elif kind == CTX:
-        found = _context(env, reg, name, off, size, write)
+        kind = _context(env, reg, name, off, size, write, sign)
         if not write and value >= 0:
-            if found != SCALAR:
-                raise NotModelled("a pointer from the context")
-            env.frame().regs[value] = LOADED[size, sign]
+            if kind == SCALAR:
+                loaded = LOADED[size, sign]
+            else:
+                loaded = Reg(kind, ZERO_NUM, env.new_id() if kind & MAYBE_NULL else 0)
+            env.frame().regs[value] = loaded
     elif kind == MAP_VALUE:
         check_map_flags(env, reg, off, size, write)
         check_map_access(env, reg, name, off, size, False)
@@ -328,11 +336,35 @@ def access(
         if value >= 0 and not write:
             env.frame().regs[value] = LOADED[size, sign]
     elif kind in (PACKET, PACKET_META):
-        raise NotModelled("packet access")
-    elif kind in (SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK, FLOW_KEYS, TP_BUFFER, MAP_PTR):
+        if write and not context.PACKETS.get(env.program.type):
+            raise Refused("cannot write into packet", env.insn)
+        check_packet(env, reg, name, off, size, False)
+        if not write and value >= 0:
+            env.frame().regs[value] = LOADED[size, sign]
+    elif kind == FLOW_KEYS:
+        _check_flow_keys(env, reg, name, off, size)
+        if not write and value >= 0:
+            env.frame().regs[value] = LOADED[size, sign]
+    elif kind in (SOCKET, SOCK_COMMON, TCP_SOCK, XDP_SOCK):
+        if write:
+            raise Refused(f"{name} cannot write into {type_name(kind)}", env.insn)
+        _check_sock(env, reg, name, off, size)
+        if value >= 0:
+            env.frame().regs[value] = LOADED[size, sign]
+    elif kind == TP_BUFFER:
+        check_buffer(env, reg, name, off, "tracepoint")
+        if not write and value >= 0:
+            env.frame().regs[value] = LOADED[size, sign]
+    elif kind == MAP_PTR:
         raise NotModelled(f"access through {type_name(kind)}")
     elif kind & BASE == BTF_ID and not kind & MAYBE_NULL:
         raise NotModelled("access through a BTF pointer (no kernel BTF)")
+    elif kind & BASE == BUF and not kind & MAYBE_NULL:
+        if write and kind & MEM_RDONLY:
+            raise Refused(f"{name} cannot write into {type_name(kind)}", env.insn)
+        check_buffer(env, reg, name, off, "rdonly" if kind & MEM_RDONLY else "rdwr")
+        if not write and value >= 0:
+            env.frame().regs[value] = LOADED[size, sign]
     elif kind == ARENA:
         if not write and value >= 0:
             env.frame().regs[value] = LOADED[size, sign]
@@ -347,11 +379,17 @@ _POINTEES = {  # check_ptr_alignment
 }  # fmt: skip
 
 
-def _check_alignment(env: Env, reg: Reg, off: int, size: int) -> None:
+def check_alignment(env: Env, reg: Reg, off: int, size: int) -> None:
     """Refuse a misaligned access (``check_generic_ptr_alignment``)."""
     if reg.type == ARENA:
         return
     num = reg.num
+    if reg.type in (PACKET, PACKET_META):  # check_pkt_ptr_alignment: NET_IP_ALIGN is 2
+        if not tnum.is_aligned(tnum.add(num.var_off, tnum.const(2 + off)), size):
+            raise Refused(
+                f"misaligned packet access off 2+{num.var_off}+{off} size {size}", env.insn
+            )
+        return
     if not num.mask:
         aligned = (num.value + off) % size == 0
     else:
@@ -428,17 +466,71 @@ def check_fixed(env: Env, reg: Reg, name: str, off_ok: bool) -> None:
         )
 
 
-def _context(env: Env, reg: Reg, name: str, off: int, size: int, write: bool) -> int:
-    """``check_ctx_access``."""
+def _context(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, sign: bool) -> int:
+    """Return the type of what the context holds there (``check_ctx_access``)."""
     if context.variable_offset(env):
         check_region(env, reg, name, off, size, 0xFFFF, False)
     else:
         check_fixed(env, reg, name, context.fixed_offset(env))
     off += reg.num.umax
-    found = context.access(env, off, size, write)
+    found = context.access(env, off, size, write, sign)
     if found is None:
         raise Refused(f"invalid bpf_context access off={off} size={size}", env.insn)
-    return found
+    env.field_sizes[env.insn] = found.field_size
+    return found.gives
+
+
+# --- packets, sockets and buffers of the kernel -------------------------------------------
+
+
+def check_packet(env: Env, reg: Reg, name: str, off: int, size: int, zero_ok: bool) -> None:
+    """Check an access to packet data that a comparison made safe (``check_packet_access``)."""
+    if reg.info < 0:
+        raise Refused(f"{name} offset is outside of the packet", env.insn)
+    check_region(env, reg, name, off, size, reg.info, zero_ok)
+
+
+def _check_flow_keys(env: Env, reg: Reg, name: str, off: int, size: int) -> None:
+    """``check_flow_keys_access``."""
+    num = reg.num
+    if num.mask:
+        raise Refused(
+            f"{name} invalid variable offset to flow keys: off={off}, var_off={num.var_off}",
+            env.insn,
+        )
+    off = signed(off + num.value, 32)
+    if off < 0 or off + size > _FLOW_KEYS_SIZE:
+        raise Refused(f"invalid access to flow keys off={off} size={size}", env.insn)
+
+
+def _check_sock(env: Env, reg: Reg, name: str, off: int, size: int) -> None:
+    """``check_sock_access``, for reading."""
+    if reg.num.smin < 0:
+        raise Refused(
+            f"{name} min value is negative, either use unsigned index or "
+            "do a if (index >=0) check.",
+            env.insn,
+        )
+    found = context.sock_access(reg.type, off, size)
+    if found is None:
+        raise Refused(
+            f"{name} invalid {type_name(reg.type)} access off={off} size={size}", env.insn
+        )
+    env.field_sizes[env.insn] = found.field_size
+
+
+def check_buffer(env: Env, reg: Reg, name: str, off: int, what: str) -> None:
+    """Check an access to a buffer whose end is checked later (``check_buffer_access``)."""
+    num = reg.num
+    if num.mask:
+        raise Refused(
+            f"{name} invalid variable buffer offset: off={off}, var_off={num.var_off}", env.insn
+        )
+    if num.signed_value + off < 0:
+        raise Refused(
+            f"{name} invalid negative {what} buffer offset: off={off}, var_off={num.signed_value}",
+            env.insn,
+        )
 
 
 # --- maps ---------------------------------------------------------------------------------

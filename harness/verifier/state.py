@@ -68,6 +68,9 @@ MAIN = -1  # call site of an entry function, BPF_MAIN_FUNC
 REG_SIZE = 8  # bytes of a stack slot
 
 
+PACKET_TYPES = frozenset({PACKET, PACKET_META, PACKET_END})
+
+
 def type_name(kind: int) -> str:
     """Return a register type in the words of the log (``reg_type_str``)."""
     prefix = "".join(
