@@ -130,6 +130,11 @@ class Unknown:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Crashed(Unknown):
+    """A kernel that broke over the program: no verdict, but a fault of the kernel's."""
+
+
 Verdict = Accepted | Rejected | Unknown
 
 

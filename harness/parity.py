@@ -33,6 +33,7 @@ from harness.legs import kfuncs
 from harness.model import (
     Accepted,
     BuildConfig,
+    Crashed,
     HarnessError,
     Image,
     Mask,
@@ -274,7 +275,9 @@ def compare(subject: Subject, us: Ours, linux: KernelAnswer, *, log: bool = Fals
                 parts[part] = "same"
 
     mine, theirs = us.verification.verdict, linux.verdict
-    if isinstance(mine, Unknown) or isinstance(theirs, Unknown):
+    if isinstance(theirs, Crashed):
+        note("verdict", Difference("verdict", "program", _verdict(mine), _verdict(theirs)))
+    elif isinstance(mine, Unknown) or isinstance(theirs, Unknown):
         who = "ours" if isinstance(mine, Unknown) else "Linux"
         first = mine if isinstance(mine, Unknown) else theirs
         assert isinstance(first, Unknown)
@@ -289,7 +292,7 @@ def compare(subject: Subject, us: Ours, linux: KernelAnswer, *, log: bool = Fals
             note("message", None if same else told)
         else:
             _compare_accepted(subject, us, linux, note)
-    if log and parts["verdict"] != "unknown":
+    if log and parts["verdict"] != "unknown" and not isinstance(theirs, Crashed):
         if linux.truncated:
             note("log", Unknown("Linux's log is longer than what is kept"))
         else:
@@ -347,6 +350,8 @@ def _verdict(verdict: Verdict) -> str:
             return "accept"
         case Rejected(message=message):
             return f"reject: {message}"
+        case Crashed(why=why):
+            return f"breaks: {why}"
         case Unknown(why=why):
             return f"unknown: {why}"
 

@@ -27,6 +27,7 @@ from harness.model import (
     Accepted,
     Batch,
     BuildConfig,
+    Crashed,
     Divergence,
     HarnessError,
     Image,
@@ -492,7 +493,9 @@ def _known_outcomes(leg: str, seen: Sequence[Outcome]) -> tuple[Batch, list[str]
 
 
 def _verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
-    """Return whether one takes the program and the other does not."""
+    """Return whether one takes the program and the other does not, or breaks over it."""
+    if isinstance(linux, Crashed):
+        return True
     if isinstance(ours, Unknown) or isinstance(linux, Unknown):
         return False
     return type(ours) is not type(linux)
@@ -500,6 +503,10 @@ def _verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
 
 def _verdicts(base: Check, ours: Verdict, linux: Verdict) -> Check:
     """Return *base* as a divergence of the verifiers."""
+    if isinstance(linux, Crashed):
+        why = f"Linux breaks over it: {linux.why}"
+        divergence = Divergence(("verifier", "kernel"), b"", (ours, linux))
+        return replace(base, outcome="diverge", detail=why, divergences=(divergence,))
     refusal = next(v.message for v in (ours, linux) if isinstance(v, Rejected))
     who = "ours" if isinstance(ours, Rejected) else "Linux"
     divergence = Divergence(("verifier", "kernel"), b"", (ours, linux))

@@ -34,6 +34,7 @@ from harness.model import (
     OPTS,
     Accepted,
     BuildConfig,
+    Crashed,
     HarnessError,
     Outcome,
     Program,
@@ -384,13 +385,15 @@ def beside_linux(case: Case, verdict: Verdict, outcomes: Sequence[Outcome]) -> l
     failures = []
     expected = case.verify.verdict if case.verify else "accept"
     match verdict:
-        case Rejected(message=message):
+        case Rejected(message=message) if expected != "unknown":
             if expected == "accept":
                 failures.append(f"kernel: refuses it: {message}")
             elif case.verify and case.verify.message not in (None, message):
                 failures.append(f"kernel: expected {case.verify.message!r}, got {message!r}")
         case Accepted() if expected == "reject":
             failures.append("kernel: accepts it")
+        case Crashed(why=why):
+            failures.append(f"kernel: breaks over it: {why}")
     for number, (run, outcome) in enumerate(zip(case.runs, outcomes, strict=False), 1):
         after = run.ctx if run.after is None else run.after
         match outcome:
@@ -578,6 +581,8 @@ def stale(
     for entry in known:
         if entry.status != "open" or entry.kind == "parity" or entry.id in shown:
             continue
+        if not set(entry.legs) <= set(settings.legs):
+            continue  # it shows on legs that did not run
         # what an agreeing check would have said is not known: any message counts
         anything = replace(entry, message="*")
         seen = {check.outcome for check in checks if _concerns(anything, check, "", versions)}

@@ -12,6 +12,9 @@
  * refuse number_for_memory: *(R11-8) type=scalar expected=fp
  * refuse string_on_the_stack: *(R11-8) doesn't point to a const string
  * refuse string_that_may_change: *(R11-8) does not point to a readonly map'
+ * refuse size_taken_from_r6: reading from stack R5 off -16+0 size 16, slot poisoned by dead code elimination
+ *
+ * The last one is refused wrongly: docs/findings/linux_size_in_slot.md.
  */
 #include <crosscheck/kfuncs.h>
 
@@ -91,7 +94,8 @@ PROGRAM(memory_as_it_should_be)
 {
 	cc_u64 memory[2] = { 1, 2 };
 
-	return crosscheck_kfunc_memory9(1, 2, 3, 4, 5, 6, memory, sizeof(memory), 9);
+	return crosscheck_kfunc_memory9(1, 2, 3, 4, 5, 6, memory, sizeof(memory), 9) +
+	       crosscheck_kfunc_memory6(1, 2, 3, 4, memory, sizeof(memory));
 }
 
 PROGRAM(as_they_should_be)
@@ -107,4 +111,15 @@ char text[8] = "changes";
 PROGRAM(string_that_may_change)
 {
 	return crosscheck_kfunc_string7(1, 2, 3, 4, 5, text, 7);
+}
+
+/* The size is in a slot, but Linux's analysis of live stack takes r6 for it. */
+ENTRY(size_taken_from_r6)
+{
+	asm volatile("r7 = *(u64 *)(r1 + 0); r6 = 0;"
+		     "*(u64 *)(r10 - 8) = 1; *(u64 *)(r10 - 16) = 2;"
+		     "if r7 == 0 goto 1f; r7 = 0; 1: if r7 == 1 goto 2f; 2:"
+		     "r5 = r10; r5 += -16; *(u64 *)(r11 - 8) = 16;"
+		     "r1 = 1; r2 = 2; r3 = 3; r4 = 4; call %[f]; r0 = 0; exit" ::[f] "i"(
+			     crosscheck_kfunc_memory6));
 }

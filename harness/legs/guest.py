@@ -46,12 +46,18 @@ MACHINE = (
 )
 
 
+# What a kernel says that broke, and one that gave up
+OOPS = re.compile(r"BUG|Oops|kernel BUG|Internal error|[a-z ]+ error:")
+PANIC = re.compile(r"Kernel panic")
+
+
 @dataclass(frozen=True, slots=True)
 class Died:
     """A guest did not survive a request, or was not heard of again."""
 
     why: str  # one line
     hung: bool  # it said nothing until its time was up; else it ended by itself
+    oops: bool = False  # its kernel said that it broke
 
 
 @dataclass
@@ -191,9 +197,9 @@ class Guest:
         except OSError:
             return ""
         said = [re.sub(r"^\[ *\d+\.\d+\] *", "", line).strip() for line in lines]
-        for pattern in (r"^(BUG|Oops|kernel BUG|Internal error|[a-z ]+ error:)", r"^Kernel panic"):
+        for pattern in (OOPS, PANIC):
             for line in said:
-                if re.match(pattern, line):
+                if pattern.match(line):
                     return line
         return next((line for line in reversed(said) if line), "")
 
@@ -402,4 +408,5 @@ class Crew:
         flight.outgoing.clear()
         flight.incoming.clear()
         what = f"{self._launch.what} {'hung' if hung else 'died'}"
-        self._finished(culprit, Died(f"{what}: {why}", hung))
+        oops = self._launch.guest and OOPS.match(why) is not None
+        self._finished(culprit, Died(f"{what}: {why}", hung, oops))

@@ -23,6 +23,7 @@ from harness.legs.guest import Crew, Died, Job, Launch, guest_launch, host_launc
 from harness.legs.kernel_raw import keep_r0, with_btf
 from harness.model import (
     Accepted,
+    Crashed,
     HarnessError,
     Outcome,
     OutOfFuel,
@@ -357,7 +358,8 @@ class KernelLeg:
         if ask.vectors and not ask.alone:
             ask.alone = True
             return [self._job([ask])]
-        ask.answer = replace(ask.answer, verdict=Unknown(died.why))
+        verdict = Crashed(died.why) if died.oops else Unknown(died.why)
+        ask.answer = replace(ask.answer, verdict=verdict)
         return []
 
     def _batches(self, ask: _Ask) -> list[Job]:

@@ -22,11 +22,12 @@ from harness.btf import Btf, Func, FuncProto, Int, Param, Ptr, Struct, Void, enc
 from harness.corpus import Case, Known, RunCheck, VerifyCheck
 from harness.isa import codec
 from harness.isa.insn import Alu, Call, Exit, High, LoadImm, Raw
-from harness.legs import kernel_module
+from harness.legs import guest, kernel_module
 from harness.legs.kernel import KernelAnswer
 from harness.legs.kernel_queue import KernelQueue
 from harness.model import (
     Accepted,
+    Crashed,
     HarnessError,
     Image,
     Outcome,
@@ -246,6 +247,8 @@ def linux_side(verdict: Any, **more: Any) -> KernelAnswer:
         (our_side(Accepted()), linux_side(Accepted(), translated=b"\0" * 8), {"translated"}),
         (our_side(Accepted()), linux_side(Accepted(), outcomes=(Returned(1, b""),)), {"results"}),
         (our_side(Accepted()), linux_side(Accepted(), log="x\n"), {"log"}),
+        (our_side(Accepted()), linux_side(Crashed("BUG: NULL")), {"verdict"}),
+        (our_side(Unknown("not modelled")), linux_side(Crashed("BUG: NULL")), {"verdict"}),
     ],
 )
 def test_each_part_is_compared(mine: Any, theirs: Any, differ: set[str]) -> None:
@@ -259,6 +262,20 @@ def test_each_part_is_compared(mine: Any, theirs: Any, differ: set[str]) -> None
     row = parity.parity_json(whole)["programs"][0]
     assert [d["part"] for d in row["differences"]] == [d.part for d in found.differences]
     assert ("a.c p -O2" in text) == bool(differ)
+
+
+@pytest.mark.parametrize(
+    ("line", "broke"),
+    [
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000050", True),
+        ("Oops: general protection fault, probably for non-canonical address", True),
+        ("kernel BUG at kernel/bpf/verifier.c:1!", True),
+        ("Kernel panic - not syncing: System is deadlocked on memory", False),
+        ("it ended", False),
+    ],
+)
+def test_a_kernel_that_breaks_is_told_from_one_that_ends(line: str, broke: bool) -> None:
+    assert (guest.OOPS.match(line) is not None) == broke
 
 
 def test_what_linux_does_not_say_is_unknown() -> None:
@@ -291,6 +308,8 @@ def test_known_differences_are_explained() -> None:
         ("reject", Rejected(0, "no"), [], 0),
         ("reject", Rejected(0, "other"), [], 1),
         ("reject", Accepted(), [], 1),
+        ("unknown", Rejected(0, "any"), [], 0),
+        ("unknown", Crashed("BUG: NULL"), [], 1),
     ],
 )
 def test_cases_beside_linux(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,10 @@ def test_an_open_entry_that_agrees_now_fails_the_run() -> None:
     assert run.stale([entry], [check("g", "agree", "")], settings) == ()
     report = run.Report(tuple(agrees), 0.0, 0, stale=(entry,))
     assert not report.ok
+    elsewhere = replace(entry, legs=("kernel",))  # a leg that did not run
+    assert run.stale([elsewhere], agrees, settings) == ()
+    with_kernel = replace(settings, legs=(*settings.legs, "kernel"))
+    assert run.stale([elsewhere], agrees, with_kernel) == (elsewhere,)
 
 
 def test_what_is_fixed_is_explained_on_older_compilers_only() -> None:

@@ -252,7 +252,7 @@ def _arg_read(env: Env, frame: Frame, off: int, dst: int) -> None:
         raise NotModelled("an incoming stack argument of an entry function")
     args = frames[-2].args
     if slot >= len(args):
-        raise NotModelled("a stack argument that the caller never wrote")
+        raise NotModelled("Linux looks at a stack argument that the caller never wrote")
     frame.regs[dst] = args[slot]
     env.events.add(("slot read", slot, args[slot].type, args[slot].num.mask == 0))
     push_history(env, ARG_ACCESS, slot)
