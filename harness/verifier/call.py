@@ -13,14 +13,16 @@ from harness.verifier import context, maps, object_args, objects, packets, recor
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import MAX_JUMP_SEQUENCE, Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
+from harness.verifier.helper_prototypes import Prototype
 from harness.verifier.helpers import (
+    ACQUIRES,
+    CASTS,
     CHANGES_PACKET,
     MAX_HELPER,
-    MIGHT_SLEEP,
-    PROTOTYPES,
-    Prototype,
     helper_name,
-    may_call,
+    is_known,
+    prototype,
+    sleeps,
 )
 from harness.verifier.memory import (
     access,
@@ -85,7 +87,6 @@ _MAX_VAR_SIZE = 1 << 29  # BPF_MAX_VAR_SIZ
 _MAX_ERRNO = 4095
 _CPUS = 8192  # CONFIG_NR_CPUS; the kernel says nr_cpu_ids - 1
 CALLER_SAVED = [UNINIT] * 6
-_ACQUIRES = frozenset({84, 85, 99, 131, 194})  # is_acquire_function
 
 # fmt: off
 _MEM_TYPES = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | MEM_RINGBUF, BUF,
@@ -93,6 +94,7 @@ _MEM_TYPES = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | MEM_RIN
 _COMPATIBLE = {                                   # compatible_reg_types
     "map_key": _MEM_TYPES, "map_value": _MEM_TYPES, "bloom_value": _MEM_TYPES,
     "mem": _MEM_TYPES, "fixed_mem": _MEM_TYPES,
+    "sock_common": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK), "socket": (SOCKET,),
     "sock_common_btf": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, BTF_ID, BTF_ID | TRUSTED),
     "size": (SCALAR,), "size_or_zero": (SCALAR,), "scalar": (SCALAR,), "map": (MAP_PTR,),
     "ctx": (CTX,), "func": (FUNC,), "stack_or_null": (STACK,), "const_str": (MAP_VALUE,),
@@ -101,6 +103,11 @@ _COMPATIBLE = {                                   # compatible_reg_types
     "kptr_xchg_dest": (MAP_VALUE, BTF_ID | MEM_ALLOC, BTF_ID | MEM_ALLOC | NON_OWN_REF,
                        BTF_ID | MEM_ALLOC | NON_OWN_REF | MEM_RCU),
 }
+_TRACING_TYPES = {                                # enum bpf_prog_type
+    "tracepoint": 5, "perf_event": 7, "raw_tracepoint": 17, "raw_tracepoint_writable": 24,
+    "lsm": 29, "syscall": 31,
+}
+_SOCKETS = {"socket": SOCKET, "sock_common": SOCK_COMMON, "tcp_sock": TCP_SOCK}
 # Pointers that may have an offset where they are passed on   __check_func_arg_reg_off
 _ANY_OFFSET = frozenset({
     STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | MEM_RDONLY, MEM | MEM_RINGBUF,
@@ -346,13 +353,12 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     if not 0 <= number <= MAX_HELPER:
         env.refuse(f"invalid func {helper_name(number)}#{number}")
     name = helper_name(number)
-    proto = PROTOTYPES.get(number)
-    allowed = may_call(env.program.type, number)
-    if allowed is False:
-        env.refuse(f"program of this type cannot use helper {name}#{number}")
-    if proto is None or allowed is None:
+    proto = prototype(env.program, number)
+    if not is_known(env.program, number):
         raise NotModelled(f"helper {name}#{number}")
-    if number in MIGHT_SLEEP and refs.in_rcu(env.state):
+    if proto is None:
+        env.refuse(f"program of this type cannot use helper {name}#{number}")
+    if sleeps(env.program, number) and refs.in_rcu(env.state):
         env.refuse(f"sleepable helper {name}#{number} in {refs.non_sleepable(env.state)}")
     meta = Meta()
     for index, kind in enumerate(proto.args):
@@ -380,6 +386,8 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     _set_result(env, frame, proto, number, meta)
     if meta.map is not None:
         maps.check_helper(env, meta.map.info, number)
+    if number == 173:  # get_func_ip
+        _check_func_ip(env)
     if number == TAIL_CALL:
         return _tail_call(env, frame) if len(env.state.frames) > 1 else env.insn + 1
     if number in CHANGES_PACKET:
@@ -387,18 +395,27 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     return env.insn + 1
 
 
+def _check_func_ip(env: Env) -> None:
+    """``check_get_func_ip``."""
+    kind = env.program.type
+    if kind == "kprobe":
+        return
+    if kind == "tracing":
+        if env.program.attach_type in ("trace_raw_tp", "trace_iter"):
+            env.refuse(
+                "func bpf_get_func_ip#173 supported only for fentry/fexit/fsession/fmod_ret "
+                "programs"
+            )
+        return
+    env.refuse(f"func bpf_get_func_ip#173 not supported for program type {_TRACING_TYPES[kind]}")
+
+
 def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Meta) -> None:
     """Give r0 what the helper returns."""
     if proto.returns == "void":
         return
     if proto.returns == "integer":
-        if number in (45, 114, 115):
-            num = Scalar.from_srange(-_MAX_ERRNO, meta.size_max)
-            frame.regs[0] = Reg(SCALAR, num)
-        elif number == 8:
-            frame.regs[0] = Reg(SCALAR, Scalar.from_urange(0, _CPUS - 1))
-        else:
-            frame.regs[0] = UNKNOWN_REG
+        frame.regs[0] = _integer(env, number, meta)
         return
     kind, *flags = proto.returns.split("|")
     null = MAYBE_NULL if "null" in flags else 0
@@ -408,16 +425,65 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Met
         frame.regs[0] = Reg(MEM | null | ringbuf, const(0), info=meta.mem_size)
     elif kind == "map_value":
         frame.regs[0] = _looked_up(env, number, meta, null)
+    elif kind in _SOCKETS:
+        frame.regs[0] = Reg(_SOCKETS[kind] | null, const(0))
     else:
         raise NotModelled(f"what {helper_name(number)} returns")
     reg = frame.regs[0]
     if reg.type & MAYBE_NULL and not reg.id:
         reg = frame.regs[0] = reg.with_id(env.new_id())
-    if number in _ACQUIRES or (number == 1 and reg.type & BASE == SOCKET):
+    if number in CASTS and meta.ref_id and refs.referenced(env.state, meta.ref_id):
+        _explore_null(env)
+        frame = env.frame()
+        reg = frame.regs[0]
+        frame.regs[0] = reg.with_type(reg.type & ~MAYBE_NULL).with_id(meta.ref_id)
+    elif number in ACQUIRES or (number == 1 and reg.type & BASE == SOCKET):
         reg = frame.regs[0] = reg.with_id(refs.acquire(env))
     if number == 203:  # dynptr_data
         assert meta.dynptr is not None
         frame.regs[0] = reg.derived(meta.dynptr.id)
+
+
+def _integer(env: Env, number: int, meta: Meta) -> Reg:
+    """Return what is known of a number (``do_refine_retval_range``)."""
+    match number:
+        case 45 | 67 | 114 | 115 | 141:  # probe_read_str, get_stack, get_task_stack
+            return Reg(SCALAR, Scalar.from_srange(-_MAX_ERRNO, meta.size_max))
+        case 8:  # get_smp_processor_id
+            return Reg(SCALAR, Scalar.from_urange(0, _CPUS - 1))
+        case 186:  # get_retval
+            low, high = _errors(env)
+            if high == 0:
+                return Reg(SCALAR, Scalar.from_srange(low, high))
+    return UNKNOWN_REG
+
+
+def _errors(env: Env) -> tuple[int, int]:
+    """Return what a cgroup program may make of the result of a system call."""
+    program = env.program
+    if program.type == "lsm":
+        raise NotModelled("the result of an LSM hook")
+    if program.type == "cgroup_sockopt" and program.attach_type == "cgroup_getsockopt":
+        return -(1 << 31), (1 << 31) - 1
+    return -_MAX_ERRNO, 0
+
+
+def _set_retval(env: Env, reg: Reg) -> None:
+    """``bpf_set_retval``."""
+    if reg.type != SCALAR:
+        env.refuse("R1 is not a scalar")
+    allowed = _errors(env)
+    if allowed[1]:
+        return
+    mark_register(env, 1)
+    if not (allowed[0] <= reg.num.s32_min and reg.num.s32_max <= allowed[1]):
+        env.refuse(invalid_scalar(reg, allowed, "At bpf_set_retval", "R1"))
+
+
+def _explore_null(env: Env) -> None:
+    """Look at a cast that gives null by itself: it has no id that would decide it later."""
+    branch = env.push(env.insn + 1, env.insn)
+    branch.own(len(branch.frames) - 1).regs[0] = ZERO_REG
 
 
 def _looked_up(env: Env, number: int, meta: Meta, null: int) -> Reg:
@@ -483,6 +549,8 @@ def _call_special(env: Env, number: int, meta: Meta) -> None:
             size = regs[5].num
             text = object_args.const_str(env, regs[3], "R3")
             object_args.check_format(env, text, size.value)
+        case 187:  # set_retval
+            _set_retval(env, regs[1])
         case 197 if regs[1].type != MAP_VALUE:  # dynptr_from_mem
             env.refuse(
                 f"Unsupported reg type {type_name(regs[1].type)} for bpf_dynptr_from_mem data"
@@ -582,6 +650,8 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
             meta.const_key = _constant_key(env, number_of_reg, found.key_size)
     elif kind in ("map_value", "bloom_value"):
         assert meta.map is not None
+        if reg.is_null:
+            return
         if kind == "bloom_value":
             flags = []
         raw = meta.raw if meta.raw_reg == number_of_reg else None
@@ -641,7 +711,9 @@ def _check_type(env: Env, reg: Reg, name: str, kind: str, flags: list[str], null
         found &= ~MEM_RDONLY
     if nullable:
         found &= ~MAYBE_NULL
-    expected = _COMPATIBLE[kind]
+    expected = _COMPATIBLE.get(kind)
+    if expected is None:
+        raise NotModelled(f"arguments of kind {kind}")
     if found not in expected:
         words = ", ".join(type_name(one) for one in expected)
         env.refuse(f"{name} type={type_name(reg.type)} expected={words}")

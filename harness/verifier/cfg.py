@@ -23,8 +23,8 @@ from harness.verifier.form import TAIL_CALL, is_call, is_func_address
 from harness.verifier.helpers import (
     ASYNC_CALLBACKS,
     CHANGES_PACKET,
-    MIGHT_SLEEP,
     SYNC_CALLBACKS,
+    sleeps,
 )
 
 _DISCOVERED, _EXPLORED = 0x10, 0x20
@@ -130,7 +130,7 @@ class _Walk:
                 env.calls_callback[at] = env.force_checkpoint[at] = 1
                 env.prune_point[at] = env.jmp_point[at] = 1
             sub = env.subprog_at(at)
-            if number in MIGHT_SLEEP:
+            if sleeps(env.program, number):
                 sub.might_sleep = True
             if number in CHANGES_PACKET:
                 sub.changes_packet = True

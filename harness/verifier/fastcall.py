@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from harness.isa.insn import Call, Load, Store
 from harness.verifier.env import Env, Subprog
-from harness.verifier.helpers import PROTOTYPES, may_call
+from harness.verifier.helpers import prototype
 from harness.verifier.state import Frame
 
 _CALLER_SAVED = 6  # r0 to r5
@@ -37,8 +37,8 @@ def mark_patterns(env: Env) -> None:
 
 
 def _mark_call(env: Env, sub: Subprog, at: int, number: int, lowest: int) -> None:
-    proto = PROTOTYPES.get(number)
-    if proto is None or not may_call(env.program.type, number):
+    proto = prototype(env.program, number)
+    if proto is None:
         return
     clobbered = {*range(1, len(proto.args) + 1)} | ({0} if proto.returns != "void" else set())
     expected = {*range(_CALLER_SAVED)} - clobbered

@@ -1,139 +1,302 @@
-"""Helpers: their prototypes and who may call them (``struct bpf_func_proto``, Linux 7.3.4).
+"""Helpers: who may call which, in which variant, and what else is known of them by number.
 
-A helper that is not in ``PROTOTYPES`` is not modelled. Argument types are words: see
-``call.py``. Flags follow a ``|``.
+Every ``*_func_proto`` of Linux 7.3.4, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN. A
+program type asks its layers one after the other; the first that has the helper decides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 
-from harness.isa.helpers import HELPERS
+from harness.isa.helpers import HELPER_NUMBERS, HELPERS
+from harness.model import Program
+from harness.verifier.helper_prototypes import PROTOTYPES, VARIANTS, Prototype
 
 # fmt: off
 SYNC_CALLBACKS  = frozenset({164, 180, 181, 209})  # is_sync_callback_calling_function
 ASYNC_CALLBACKS = frozenset({170})                 # timer_set_callback
-MIGHT_SLEEP     = frozenset({148, 161, 166, 167, 168, 191, 193})
 CHANGES_PACKET  = frozenset({                      # bpf_helper_changes_pkt_data
     9, 10, 11, 12, 13, 18, 19, 31, 38, 39, 43, 44, 50, 54, 63, 65, 73, 74, 75, 76, 90, 91,
     143,
 })
+_SLEEP_IF_SLEEPABLE = {                            # get_task_stack and get_stack for
+    141: frozenset({"*"}), 67: frozenset({"kprobe"}),
+}
+ACQUIRES        = frozenset({84, 85, 99, 131, 194})  # is_acquire_function
+CASTS           = frozenset({95, 96, 136, 137, 138, 139, 140, 196})  # is_ptr_cast_function
 MAX_HELPER = max(HELPERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Prototype:
-    """What a helper takes and gives."""
-
-    name: str
-    returns: str                 # "integer", "void", "map_value", "mem"; null, ringbuf
-    args: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()  # bytes of "fixed_mem" arguments, in order
-    packet: bool = False         # memory arguments may be packet data (pkt_access)
-    fastcall: bool = False       # allow_fastcall
+def _layer(names: str, **variants: str) -> dict[int, Prototype]:
+    """Return what one ``*_func_proto`` function knows by itself."""
+    return {
+        HELPER_NUMBERS[f"bpf_{name}"]: VARIANTS[variants[name]] if name in variants
+        else PROTOTYPES[HELPER_NUMBERS[f"bpf_{name}"]]
+        for name in names.split()
+    }
 
 
-def _p(name: str, returns: str, *args: str, packet: bool = False, fastcall: bool = False,
-       sizes: tuple[int, ...] = ()) -> Prototype:
-    return Prototype(name, returns, args, sizes, packet, fastcall)
-
-
-# Where they are                   kernel/bpf/helpers.c, kernel/trace/bpf_trace.c
-PROTOTYPES = {
-    1:   _p("map_lookup_elem", "map_value|null", "map", "map_key", packet=True),
-    2:   _p("map_update_elem", "integer", "map", "map_key", "map_value", "anything", packet=True),
-    3:   _p("map_delete_elem", "integer", "map", "map_key", packet=True),
-    5:   _p("ktime_get_ns", "integer"),
-    6:   _p("trace_printk", "integer", "mem|rdonly", "size"),
-    7:   _p("get_prandom_u32", "integer"),
-    8:   _p("get_smp_processor_id", "integer", fastcall=True),
-    12:  _p("tail_call", "void", "ctx", "map", "anything"),
-    14:  _p("get_current_pid_tgid", "integer"),
-    15:  _p("get_current_uid_gid", "integer"),
-    16:  _p("get_current_comm", "integer", "mem|uninit|write", "size"),
-    35:  _p("get_current_task", "integer"),
-    42:  _p("get_numa_node_id", "integer"),
-    45:  _p("probe_read_str", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    4:   _p("probe_read", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    80:  _p("get_current_cgroup_id", "integer"),
-    87:  _p("map_push_elem", "integer", "map", "map_value", "anything", packet=True),
-    88:  _p("map_pop_elem", "integer", "map", "map_value|uninit|write"),
-    89:  _p("map_peek_elem", "integer", "map", "map_value|uninit|write"),
-    105: _p("strtol", "integer", "mem|rdonly", "size", "anything",
-            "fixed_mem|uninit|write|aligned", sizes=(8,)),
-    106: _p("strtoul", "integer", "mem|rdonly", "size", "anything",
-            "fixed_mem|uninit|write|aligned", sizes=(8,)),
-    112: _p("probe_read_user", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    113: _p("probe_read_kernel", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    114: _p("probe_read_user_str", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    115: _p("probe_read_kernel_str", "integer", "mem|uninit|write", "size_or_zero", "anything"),
-    118: _p("jiffies64", "integer"),
-    120: _p("get_ns_current_pid_tgid", "integer", "anything", "anything", "mem|uninit|write",
-            "size"),
-    123: _p("get_current_ancestor_cgroup_id", "integer", "anything"),
-    125: _p("ktime_get_boot_ns", "integer"),
-    160: _p("ktime_get_coarse_ns", "integer"),
-    81:  _p("get_local_storage", "map_value", "map", "anything"),
-    93:  _p("spin_lock", "void", "spin_lock"),
-    94:  _p("spin_unlock", "void", "spin_lock"),
-    131: _p("ringbuf_reserve", "mem|null|ringbuf", "map", "alloc_size", "anything"),
-    132: _p("ringbuf_submit", "void", "ringbuf_mem|release", "anything"),
-    133: _p("ringbuf_discard", "void", "ringbuf_mem|release", "anything"),
-    165: _p("snprintf", "integer", "mem|null|write", "size_or_zero", "const_str",
-            "mem|null|rdonly", "size_or_zero"),
-    169: _p("timer_init", "integer", "timer", "map", "anything"),
-    170: _p("timer_set_callback", "integer", "timer", "func"),
-    171: _p("timer_start", "integer", "timer", "anything", "anything"),
-    172: _p("timer_cancel", "integer", "timer"),
-    195: _p("map_lookup_percpu_elem", "map_value|null", "map", "map_key", "anything",
-            packet=True),
-    197: _p("dynptr_from_mem", "integer", "mem|uninit|write", "size_or_zero", "anything",
-            "dynptr|local|uninit|write"),
-    198: _p("ringbuf_reserve_dynptr", "integer", "map", "anything", "anything",
-            "dynptr|ringbuf|uninit|write"),
-    199: _p("ringbuf_submit_dynptr", "void", "dynptr|ringbuf|release", "anything"),
-    200: _p("ringbuf_discard_dynptr", "void", "dynptr|ringbuf|release", "anything"),
-    201: _p("dynptr_read", "integer", "mem|uninit|write", "size_or_zero", "dynptr", "anything",
-            "anything"),
-    202: _p("dynptr_write", "integer", "dynptr", "anything", "mem|rdonly", "size_or_zero",
-            "anything"),
-    203: _p("dynptr_data", "mem|null", "dynptr", "anything", "alloc_size"),
-    209: _p("user_ringbuf_drain", "integer", "map", "func", "stack_or_null", "anything"),
-    130: _p("ringbuf_output", "integer", "map", "mem|rdonly", "size_or_zero", "anything"),
-    134: _p("ringbuf_query", "integer", "map", "anything"),
-    164: _p("for_each_map_elem", "integer", "map", "func", "stack_or_null", "anything"),
-    177: _p("trace_vprintk", "integer", "mem|rdonly", "size", "mem|null|rdonly", "size_or_zero"),
-    181: _p("loop", "integer", "scalar", "func", "stack_or_null", "anything"),
-    182: _p("strncmp", "integer", "mem|rdonly", "size", "const_str"),
-    208: _p("ktime_get_tai_ns", "integer"),
+_LAYERS = {
+    "base": _layer(
+        "map_lookup_elem map_update_elem map_delete_elem map_push_elem map_pop_elem "
+        "map_peek_elem map_lookup_percpu_elem get_prandom_u32 get_smp_processor_id "
+        "get_numa_node_id tail_call ktime_get_ns ktime_get_boot_ns ktime_get_tai_ns "
+        "ringbuf_output ringbuf_reserve ringbuf_submit ringbuf_discard ringbuf_query strncmp "
+        "strtol strtoul get_current_pid_tgid get_ns_current_pid_tgid get_current_uid_gid "
+        "spin_lock spin_unlock jiffies64 per_cpu_ptr this_cpu_ptr timer_init timer_set_callback "
+        "timer_start timer_cancel kptr_xchg for_each_map_elem loop user_ringbuf_drain "
+        "ringbuf_reserve_dynptr ringbuf_submit_dynptr ringbuf_discard_dynptr dynptr_from_mem "
+        "dynptr_read dynptr_write dynptr_data cgrp_storage_get cgrp_storage_delete "
+        "get_current_cgroup_id get_current_ancestor_cgroup_id current_task_under_cgroup "
+        "get_cgroup_classid task_storage_get task_storage_delete trace_printk get_current_task "
+        "get_current_task_btf get_current_comm probe_read_user probe_read_kernel "
+        "probe_read_user_str probe_read_kernel_str copy_from_user copy_from_user_task "
+        "snprintf_btf snprintf task_pt_regs trace_vprintk perf_event_read_value perf_event_read "
+        "send_signal send_signal_thread get_task_stack get_branch_snapshot find_vma",
+        get_smp_processor_id="get_raw_smp_processor_id",
+        get_cgroup_classid="get_cgroup_classid_curr"),
+    "tracing_base": _layer(
+        "get_smp_processor_id probe_read probe_read_str get_func_ip probe_write_user"),
+    "kprobe": _layer(
+        "perf_event_output get_stackid get_stack override_return get_func_ip get_attach_cookie"),
+    "tracepoint": _layer(
+        "perf_event_output get_stackid get_stack get_attach_cookie"),
+    "perf_event": _layer(
+        "perf_event_output get_stackid get_stack perf_prog_read_value read_branch_records "
+        "get_attach_cookie"),
+    "raw_tp": _layer(
+        "perf_event_output get_stackid get_stack get_attach_cookie"),
+    "tracing": _layer(
+        "skb_output xdp_output skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock "
+        "skc_to_tcp_request_sock skc_to_udp6_sock skc_to_unix_sock skc_to_mptcp_sock "
+        "sk_storage_get sk_storage_delete sock_from_file get_socket_cookie xdp_get_buff_len "
+        "seq_printf seq_write seq_printf_btf d_path get_func_arg get_func_ret get_func_arg_cnt "
+        "get_attach_cookie",
+        sk_storage_get="sk_storage_get_tracing",
+        sk_storage_delete="sk_storage_delete_tracing",
+        get_socket_cookie="get_socket_ptr_cookie",
+        xdp_get_buff_len="xdp_get_buff_len_trace"),
+    "lsm": _layer(
+        "inode_storage_get inode_storage_delete sk_storage_get sk_storage_delete spin_lock "
+        "spin_unlock bprm_opts_set ima_inode_hash ima_file_hash get_attach_cookie setsockopt "
+        "getsockopt",
+        setsockopt="sk_setsockopt",
+        getsockopt="sk_getsockopt"),
+    "syscall": _layer(
+        "sys_bpf btf_find_by_name_kind sys_close kallsyms_lookup_name"),
+    "cgroup_device": _layer(
+        "perf_event_output"),
+    "cgroup_sysctl": _layer(
+        "sysctl_get_name sysctl_get_current_value sysctl_get_new_value sysctl_set_new_value "
+        "ktime_get_coarse_ns perf_event_output"),
+    "cgroup_sockopt": _layer(
+        "get_netns_cookie sk_storage_get sk_storage_delete setsockopt getsockopt tcp_sock "
+        "perf_event_output",
+        setsockopt="sk_setsockopt",
+        getsockopt="sk_getsockopt"),
+    "cgroup": _layer(
+        "get_local_storage get_retval set_retval"),
+    "lirc_mode2": _layer(
+        "rc_repeat rc_keydown rc_pointer_rel map_lookup_elem map_update_elem map_delete_elem "
+        "map_push_elem map_pop_elem map_peek_elem ktime_get_ns ktime_get_boot_ns tail_call "
+        "get_prandom_u32 trace_printk"),
+    "cgroup_sock": _layer(
+        "get_socket_cookie get_netns_cookie perf_event_output sk_storage_get "
+        "ktime_get_coarse_ns setsockopt getsockopt",
+        sk_storage_get="sk_storage_get_cg_sock"),
+    "cgroup_sock_addr": _layer(
+        "bind get_socket_cookie get_netns_cookie perf_event_output sk_lookup_tcp sk_lookup_udp "
+        "sk_release skc_lookup_tcp sk_storage_get sk_storage_delete setsockopt getsockopt"),
+    "socket_filter": _layer(
+        "skb_load_bytes skb_load_bytes_relative get_socket_cookie get_netns_cookie "
+        "get_socket_uid perf_event_output"),
+    "cgroup_skb": _layer(
+        "sk_fullsock sk_storage_get sk_storage_delete perf_event_output skb_cgroup_id "
+        "skb_ancestor_cgroup_id sk_cgroup_id sk_ancestor_cgroup_id sk_lookup_tcp sk_lookup_udp "
+        "sk_release skc_lookup_tcp tcp_sock get_listener_sock skb_ecn_set_ce"),
+    "sched_cls": _layer(
+        "skb_store_bytes skb_load_bytes skb_load_bytes_relative skb_pull_data csum_diff "
+        "csum_update csum_level l3_csum_replace l4_csum_replace clone_redirect "
+        "get_cgroup_classid skb_vlan_push skb_vlan_pop skb_change_proto skb_change_type "
+        "skb_adjust_room skb_change_tail skb_change_head skb_get_tunnel_key skb_set_tunnel_key "
+        "skb_get_tunnel_opt skb_set_tunnel_opt redirect redirect_neigh redirect_peer "
+        "get_route_realm get_hash_recalc set_hash_invalid set_hash perf_event_output "
+        "get_smp_processor_id skb_under_cgroup get_socket_cookie get_netns_cookie "
+        "get_socket_uid fib_lookup check_mtu sk_fullsock sk_storage_get sk_storage_delete "
+        "skb_get_xfrm_state skb_cgroup_classid skb_cgroup_id skb_ancestor_cgroup_id "
+        "sk_lookup_tcp sk_lookup_udp sk_release tcp_sock get_listener_sock skc_lookup_tcp "
+        "tcp_check_syncookie skb_ecn_set_ce tcp_gen_syncookie sk_assign skb_set_tstamp "
+        "tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 "
+        "tcp_raw_check_syncookie_ipv6"),
+    "xdp": _layer(
+        "perf_event_output get_smp_processor_id csum_diff xdp_adjust_head xdp_adjust_meta "
+        "redirect redirect_map xdp_adjust_tail xdp_get_buff_len xdp_load_bytes xdp_store_bytes "
+        "fib_lookup check_mtu sk_lookup_udp sk_lookup_tcp sk_release skc_lookup_tcp "
+        "tcp_check_syncookie tcp_gen_syncookie tcp_raw_gen_syncookie_ipv4 "
+        "tcp_raw_gen_syncookie_ipv6 tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6"),
+    "sock_ops": _layer(
+        "setsockopt getsockopt sock_ops_cb_flags_set sock_map_update sock_hash_update "
+        "get_socket_cookie perf_event_output sk_storage_get sk_storage_delete get_netns_cookie "
+        "load_hdr_opt store_hdr_opt reserve_hdr_opt tcp_sock"),
+    "sk_msg": _layer(
+        "msg_redirect_map msg_redirect_hash msg_apply_bytes msg_cork_bytes msg_pull_data "
+        "msg_push_data msg_pop_data perf_event_output sk_storage_get sk_storage_delete "
+        "get_netns_cookie"),
+    "sk_skb": _layer(
+        "skb_store_bytes skb_load_bytes skb_pull_data skb_change_tail skb_change_head "
+        "skb_adjust_room get_socket_cookie get_socket_uid sk_redirect_map sk_redirect_hash "
+        "perf_event_output sk_lookup_tcp sk_lookup_udp sk_release skc_lookup_tcp"),
+    "flow_dissector": _layer(
+        "skb_load_bytes"),
+    "lwt_out": _layer(
+        "skb_load_bytes skb_pull_data csum_diff get_cgroup_classid get_route_realm "
+        "get_hash_recalc perf_event_output get_smp_processor_id skb_under_cgroup"),
+    "lwt_in": _layer(
+        "lwt_push_encap"),
+    "lwt_xmit": _layer(
+        "skb_get_tunnel_key skb_set_tunnel_key skb_get_tunnel_opt skb_set_tunnel_opt redirect "
+        "clone_redirect skb_change_tail skb_change_head skb_store_bytes csum_update csum_level "
+        "l3_csum_replace l4_csum_replace set_hash_invalid lwt_push_encap"),
+    "lwt_seg6local": _layer(
+        "lwt_seg6_store_bytes lwt_seg6_action lwt_seg6_adjust_srh"),
+    "sk_reuseport": _layer(
+        "sk_select_reuseport skb_load_bytes skb_load_bytes_relative get_socket_cookie "
+        "ktime_get_coarse_ns",
+        get_socket_cookie="get_socket_ptr_cookie"),
+    "sk_lookup": _layer(
+        "perf_event_output sk_assign sk_release",
+        sk_assign="sk_lookup_assign"),
+    "sk_base": _layer(
+        "skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock skc_to_tcp_request_sock "
+        "skc_to_udp6_sock skc_to_unix_sock skc_to_mptcp_sock ktime_get_coarse_ns"),
 }
 
-# Which programs may call them      bpf_base_func_proto, with CAP_BPF and CAP_PERFMON
-BASE = frozenset({
-    1, 2, 3, 5, 6, 7, 8, 12, 14, 15, 16, 35, 42, 80, 87, 88, 89, 93, 94, 105, 106, 112, 113,
-    114, 115, 118, 120, 123, 125, 130, 131, 132, 133, 134, 148, 149, 153, 154, 156, 157, 158,
-    164, 165, 169, 170, 171, 172, 175, 176, 177, 180, 181, 182, 191, 194, 195, 197, 198, 199,
-    200, 201, 202, 203, 208, 209, 210, 211, 17, 22, 37, 55, 109, 117, 141,
-})
-_TRACING = BASE | {4, 36, 45, 173}  # bpf_tracing_func_proto
-
-# Everything a type may call; a type that is not here may call BASE and others not listed.
-CALLABLE = {
-    "syscall": _TRACING | {
-        46, 107, 108, 111, 121, 136, 137, 138, 139, 140, 147, 162, 166, 167, 168, 178, 179,
-        188, 196,
-    },
-    "kprobe": _TRACING | {25, 27, 58, 67, 174},
+# What a program type asks, in order
+_SKB = ("socket_filter", "sk_base", "base")
+_LWT = ("lwt_out", "sk_base", "base")
+_TRACE = ("tracing_base", "base")
+_TRACING = ("tracing", "raw_tp", *_TRACE)
+CHAINS = {
+    "socket_filter":           _SKB,
+    "sched_cls":               ("sched_cls", "sk_base", "base"),
+    "sched_act":               ("sched_cls", "sk_base", "base"),
+    "xdp":                     ("xdp", "sk_base", "base"),
+    "cgroup_skb":              ("cgroup", "cgroup_skb", *_SKB),
+    "cgroup_sock":             ("cgroup", "cgroup_sock", "base"),
+    "cgroup_sock_addr":        ("cgroup", "cgroup_sock_addr", "sk_base", "base"),
+    "cgroup_sockopt":          ("cgroup", "cgroup_sockopt", "base"),
+    "cgroup_sysctl":           ("cgroup", "cgroup_sysctl", "base"),
+    "cgroup_device":           ("cgroup", "cgroup_device", "base"),
+    "sock_ops":                ("cgroup", "sock_ops", "sk_base", "base"),
+    "sk_skb":                  ("sk_skb", "sk_base", "base"),
+    "sk_msg":                  ("sk_msg", "sk_base", "base"),
+    "sk_reuseport":            ("sk_reuseport", "base"),
+    "sk_lookup":               ("sk_lookup", "sk_base", "base"),
+    "flow_dissector":          ("flow_dissector", "sk_base", "base"),
+    "lwt_in":                  ("lwt_in", *_LWT),
+    "lwt_out":                 _LWT,
+    "lwt_xmit":                ("lwt_xmit", *_LWT),
+    "lwt_seg6local":           ("lwt_seg6local", *_LWT),
+    "netfilter":               ("base",),
+    "lirc_mode2":              ("lirc_mode2",),
+    "kprobe":                  ("kprobe", *_TRACE),
+    "tracepoint":              ("tracepoint", *_TRACE),
+    "perf_event":              ("perf_event", *_TRACE),
+    "raw_tracepoint":          ("raw_tp", *_TRACE),
+    "raw_tracepoint_writable": ("raw_tp", *_TRACE),
+    "tracing":                 _TRACING,
+    "syscall":                 ("syscall", *_TRACING),
+    "lsm":                     ("lsm", *_TRACING),
 }
+
+# Attach types with which a layer has a helper; by default all
+_RESULT = "cgroup_inet_ingress cgroup_inet_egress cgroup_sock_ops cgroup_udp4_recvmsg " \
+    "cgroup_udp6_recvmsg cgroup_unix_recvmsg cgroup_inet4_getpeername " \
+    "cgroup_inet6_getpeername cgroup_unix_getpeername cgroup_inet4_getsockname " \
+    "cgroup_inet6_getsockname cgroup_unix_getsockname"
+_TRAMPOLINE = "trace_fentry trace_fexit modify_return trace_fsession trace_fentry_multi " \
+    "trace_fexit_multi trace_fsession_multi"      # bpf_prog_has_trampoline
+_SOCKADDR = "cgroup_inet4_bind cgroup_inet6_bind cgroup_inet4_connect cgroup_inet6_connect " \
+    "cgroup_unix_connect cgroup_udp4_recvmsg cgroup_udp6_recvmsg cgroup_unix_recvmsg " \
+    "cgroup_udp4_sendmsg cgroup_udp6_sendmsg cgroup_unix_sendmsg cgroup_inet4_getpeername " \
+    "cgroup_inet6_getpeername cgroup_inet4_getsockname cgroup_inet6_getsockname"
+_ONLY = {
+    ("tracing", "seq_printf"):          "trace_iter",
+    ("tracing", "seq_write"):           "trace_iter",
+    ("tracing", "seq_printf_btf"):      "trace_iter",
+    ("tracing", "get_func_arg"):        _TRAMPOLINE + " trace_raw_tp",
+    ("tracing", "get_func_arg_cnt"):    _TRAMPOLINE + " trace_raw_tp",
+    ("tracing", "get_func_ret"):        _TRAMPOLINE,
+    ("tracing", "get_attach_cookie"):   _TRAMPOLINE + " trace_raw_tp",
+    ("lsm", "get_attach_cookie"):       "lsm_mac",
+    ("lsm", "setsockopt"):              "lsm_cgroup",
+    ("lsm", "getsockopt"):              "lsm_cgroup",
+    ("cgroup_sockopt", "setsockopt"):   "cgroup_setsockopt",
+    ("cgroup_sockopt", "getsockopt"):   "cgroup_setsockopt",
+    ("cgroup_sock", "setsockopt"):      "cgroup_inet_sock_create",
+    ("cgroup_sock", "getsockopt"):      "cgroup_inet_sock_create",
+    ("cgroup_sock_addr", "bind"):       "cgroup_inet4_connect cgroup_inet6_connect",
+    ("cgroup_sock_addr", "setsockopt"): _SOCKADDR,
+    ("cgroup_sock_addr", "getsockopt"): _SOCKADDR,
+}
+_NOT = {("cgroup", "get_retval"): _RESULT, ("cgroup", "set_retval"): _RESULT}
+_NEVER = {"lwt_seg6local": frozenset({39})}       # skb_pull_data, which lwt_out has
+# What an attach type is where nobody says one
+_DEFAULT = {"cgroup_sock": "cgroup_inet_sock_create", "cgroup_skb": "cgroup_inet_ingress"}
 # fmt: on
 
 
-def may_call(program_type: str, number: int) -> bool | None:
-    """Say whether a program may call the helper; None: not known."""
-    callable_ = CALLABLE.get(program_type)
-    if callable_ is not None:
-        return number in callable_
-    return True if number in BASE else None
+def callable_helpers(program: Program) -> dict[int, Prototype] | None:
+    """Return what *program* may call, by number; None: not known for its type."""
+    attach = program.attach_type or _DEFAULT.get(program.type, "")
+    return _callable(program.type, attach)
+
+
+@lru_cache(maxsize=256)
+def _callable(kind: str, attach: str) -> dict[int, Prototype] | None:
+    chain = CHAINS.get(kind)
+    if chain is None:
+        return None
+    if kind == "lsm" and attach == "lsm_cgroup":
+        chain = ("cgroup", *chain)
+    found: dict[int, Prototype] = {}
+    decided = set(_NEVER.get(kind, ()))
+    for layer in chain:
+        for number, proto in _LAYERS[layer].items():
+            if number in decided:
+                continue
+            key = layer, proto.name
+            if attach in _NOT.get(key, "").split():
+                continue
+            decided.add(number)
+            if key not in _ONLY or attach in _ONLY[key].split():
+                found[number] = proto
+    return found
+
+
+def prototype(program: Program, number: int) -> Prototype | None:
+    """Return the prototype of a helper that *program* may call (``bpf_get_helper_proto``)."""
+    table = callable_helpers(program)
+    return table.get(number) if table is not None else None
+
+
+def is_known(program: Program, number: int) -> bool:
+    """Say whether it is known if *program* may call the helper."""
+    table = callable_helpers(program)
+    if table is None:
+        return False
+    if program.attach_type == "trace_iter" and number not in table:
+        return False  # what is iterated over may bring helpers of its own
+    return program.type != "lsm" or number not in (49, 57)  # setsockopt: it depends on the hook
+
+
+def sleeps(program: Program, number: int) -> bool:
+    """Say whether the helper may sleep when *program* calls it (``might_sleep``)."""
+    kinds = _SLEEP_IF_SLEEPABLE.get(number)
+    if kinds is not None:
+        return program.sleepable and (program.type in kinds or "*" in kinds)
+    proto = prototype(program, number)
+    return proto is not None and proto.sleeps
 
 
 def helper_name(number: int) -> str:

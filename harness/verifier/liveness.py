@@ -35,7 +35,8 @@ from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, incoming_slot, outgoing_
 from harness.model import MapDef
 from harness.verifier import kfuncs
 from harness.verifier.env import Env, Refused, Subprog
-from harness.verifier.helpers import PROTOTYPES, Prototype
+from harness.verifier.helper_prototypes import Prototype
+from harness.verifier.helpers import prototype
 from harness.verifier.state import MAX_FRAMES, MAX_STACK, State
 
 ALL_HALVES = (1 << 128) - 1
@@ -104,8 +105,7 @@ def _call_use(env: Env, insn: Call) -> int:
 
 def summary(env: Env, insn: Call) -> Prototype | None:
     """Return the prototype of a helper that is called (``bpf_get_call_summary``)."""
-    del env
-    return PROTOTYPES.get(insn.imm) if insn.kind == "helper" else None
+    return prototype(env.program, insn.imm) if insn.kind == "helper" else None
 
 
 def compute_live_registers(env: Env) -> None:
@@ -683,7 +683,7 @@ class StackLiveness:
                     bytes_read = kfuncs.stack_bytes(self.env, kfunc, arg, at)
                     self._record(instance, track, bytes_read, at)
             return
-        proto = PROTOTYPES.get(insn.imm)
+        proto = prototype(self.env.program, insn.imm)
         for arg in range(REG_ARGS if proto is None else len(proto.args)):
             track = regs[arg + 1]
             if track is None:

@@ -26,7 +26,7 @@ from harness.isa.insn import (
     StoreImm,
 )
 from harness.verifier.env import Env
-from harness.verifier.helpers import PROTOTYPES
+from harness.verifier.helpers import prototype
 from harness.verifier.rewrite import Patch, Rewriter
 
 _CALLER_SAVED = 0x3F
@@ -107,8 +107,10 @@ def _high_use(env: Env, insn: Insn) -> tuple[int, int]:
 def _arguments(env: Env, insn: Call) -> int:
     """Return r1 up to what the callee takes; all five where that is not known."""
     count = 5
-    if insn.kind == "helper" and insn.imm in PROTOTYPES:
-        count = len(PROTOTYPES[insn.imm].args)
+    if insn.kind == "helper":
+        proto = prototype(env.program, insn.imm)
+        if proto is not None:
+            count = len(proto.args)
     elif insn.kind == "kfunc" and insn.imm in env.kfuncs:
         count = len(env.kfuncs[insn.imm].arguments)
     return (1 << min(count, 5) + 1) - 2
