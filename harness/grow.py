@@ -174,6 +174,8 @@ def _groups(
             near = replace(config, mcpu=max(config.mcpu, one.mcpu))
             if config.linkage not in one.linkages:
                 near = replace(near, linkage=one.linkages[0])
+            if config.opt not in one.opts:
+                near = replace(near, opt=one.opts[0])
             groups.setdefault(near, []).append((number, one))
         yield from groups.items()
 

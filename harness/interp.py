@@ -378,6 +378,7 @@ class Machine:
         self.regions: dict[int, Region] = {CONTEXT: Region(bytearray(vector))}
         self.maps = [Map(definition) for definition in program.maps]
         self.rings = Rings()
+        self.allocated = 0  # regions
         self.registers = [UNDEFINED] * 11
         self.frames: list[Frame] = []
         self.frame = Frame(0, [], {})
@@ -418,7 +419,8 @@ class Machine:
 
     def allocate(self, data: bytes, writable: bool = True) -> int:
         """Return the address of a fresh region that holds *data*."""
-        window = VALUE + len(self.regions)
+        self.allocated += 1  # never the same twice, though stacks come and go
+        window = VALUE + self.allocated
         self.regions[window] = Region(bytearray(data), writable)
         return window << 32
 

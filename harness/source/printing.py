@@ -23,6 +23,7 @@ from harness.source.tree import (
     Cast,
     Choice,
     Const,
+    CopyBytes,
     CopyObject,
     Declare,
     Deref,
@@ -39,6 +40,7 @@ from harness.source.tree import (
     Name,
     Place,
     PointerType,
+    Result,
     Return,
     Statement,
     StructType,
@@ -154,7 +156,9 @@ class Printer:
         result = "void" if function.result is None else self.type(function.result)
         parameters = ", ".join(self._parameter(p.type, p.name) for p in function.parameters)
         head = "static " if function.static else ""
-        if function.noinline:
+        if function.weak:
+            head += "__attribute__((weak)) "
+        elif function.noinline:
             head += "__attribute__((noinline)) "
         signature = f"{head}{result} {self.prefix}{function.name}({parameters or 'void'})"
         return [signature, "{", *self.block(function.body), "}"]
@@ -180,9 +184,12 @@ class Printer:
                 if memcpy:
                     return [f"{tab}__builtin_memcpy(&{to}, &{source}, sizeof({to}));"]
                 return [f"{tab}{to} = {source};"]
+            case CopyBytes(place=place, other=other):
+                to, source = self.place(place), self.place(other)
+                return [f"{tab}__builtin_memcpy(&{to}, &{source}, sizeof({to}));"]
             case Fill(name=name, byte=byte):
                 where = self.place(Name(name))
-                return [f"{tab}__builtin_memset({where}, {byte}, sizeof({where}));"]
+                return [f"{tab}__builtin_memset(&{where}, {byte}, sizeof({where}));"]
             case Call():
                 return [f"{tab}{self.call(statement)};"]
             case CallIf(call=call, op=op, type=kind, value=value, then=then, other=other):
@@ -201,9 +208,15 @@ class Printer:
                 lines += [f"{tab}default: {{", *self.block(default, depth + 1), f"{tab}}}"]
                 return [*lines, f"{tab}}}"]
             case AtomicOp(op=op, place=place, value=value, expected=expected, result=result):
-                old = "" if expected is None else f"{self.expr(expected)}, "
-                text = f"{_ATOMICS[op]}(&{self.place(place)}, {old}{self.expr(value)})"
                 to = "" if result is None else f"{self.place(result)} = "
+                where = f"&{self.place(place)}"
+                if op == "load":
+                    return [f"{tab}{to}__atomic_load_n({where}, __ATOMIC_ACQUIRE);"]
+                if op == "store":
+                    put = self.expr(value)
+                    return [f"{tab}__atomic_store_n({where}, {put}, __ATOMIC_RELEASE);"]
+                old = "" if expected is None else f"{self.expr(expected)}, "
+                text = f"{_ATOMICS[op]}({where}, {old}{self.expr(value)})"
                 return [f"{tab}{to}{text};"]
             case Return(value=None):
                 return [f"{tab}return;"]
@@ -236,6 +249,8 @@ class Printer:
                 return f"&{self.place(place)}"
             case Whole(place=place):
                 return self.place(place)
+            case Result(call=call):
+                return self.call(call)
             case _:
                 return self.expr(argument)
 

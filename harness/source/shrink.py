@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
+from harness.source.scope import problems
 from harness.source.tree import (
     U32,
     Assign,
@@ -23,6 +24,7 @@ from harness.source.tree import (
     Cast,
     Choice,
     Const,
+    CopyBytes,
     CopyObject,
     Declare,
     Deref,
@@ -34,24 +36,24 @@ from harness.source.tree import (
     If,
     Loop,
     Name,
-    PointerType,
+    Result,
     Return,
-    StructType,
     Switch,
     Tree,
     Unary,
-    problems,
+    rebuilt,
     walk,
 )
 
 _STATEMENTS = frozenset(
     kind.__name__
     for kind in (
-        Declare, Assign, CopyObject, Fill, Call, CallIf, If, Loop, Switch, AtomicOp, Return,
+        Declare, Assign, CopyObject, CopyBytes, Fill, Call, CallIf, If, Loop, Switch, AtomicOp,
+        Return,
     )
 )  # fmt: skip
 _PLACES = ("place", "result", "base", "other")  # fields that hold a place
-_EXPRESSIONS = (Const, Name, Field, Element, Deref, Cast, Binary, Unary, Choice)
+_EXPRESSIONS = (Const, Name, Field, Element, Deref, Cast, Binary, Unary, Choice, Result)
 
 
 def shrink(
@@ -154,8 +156,8 @@ def _put(tree: Tree, index: int, function: Function) -> Tree:
 
 
 def _without_calls(function: Function, gone: str) -> Function:
-    body = _map_blocks(function.body, lambda s: _uncalled(s, gone))
-    return replace(function, body=body)
+    function = _without_results(function, gone)
+    return replace(function, body=_map_blocks(function.body, lambda s: _uncalled(s, gone)))
 
 
 def _uncalled(statement: Any, gone: str) -> tuple[Any, ...]:
@@ -197,6 +199,7 @@ def _without_result(tree: Tree, index: int) -> Tree:
     body = _map_blocks(function.body, lambda s: (Return(None),) if isinstance(s, Return) else (s,))
     functions = [*tree.functions[:index], replace(function, result=None, body=body)]
     for caller in tree.functions[index + 1 :]:
+        caller = _without_results(caller, function.name)
         functions.append(_map_calls(caller, function.name, lambda c: replace(c, result=None)))
     return replace(tree, functions=tuple(functions))
 
@@ -206,15 +209,22 @@ def _drop(call: Call, at: int) -> Call:
 
 
 def _map_calls(function: Function, name: str, change: Callable[[Call], Call]) -> Function:
-    def one(statement: Any) -> tuple[Any, ...]:
-        match statement:
-            case Call(function=called) if called == name:
-                return (change(statement),)
-            case CallIf(call=call) if call.function == name:
-                return (replace(statement, call=change(call)),)
-        return (statement,)
+    def one(node: Any) -> Any:
+        return change(node) if isinstance(node, Call) and node.function == name else node
 
-    return replace(function, body=_map_blocks(function.body, one))
+    return cast(Function, rebuilt(function, one))
+
+
+def _without_results(function: Function, name: str) -> Function:
+    """Return *function* with a constant in the place of arguments that call *name*."""
+
+    def one(node: Any) -> Any:
+        match node:
+            case Result(call=Call(function=called)) if called == name:
+                return Const(U32, 0)
+        return node
+
+    return cast(Function, rebuilt(function, one))
 
 
 def _simpler_global(variable: Global) -> Iterator[Global]:
@@ -271,8 +281,8 @@ def _unwrapped(statement: Any) -> Iterator[tuple[Any, ...]]:
         case Switch(cases=cases, default=default):
             yield default
             yield from cases
-        case Declare(type=StructType() | PointerType()):
-            return
+        case AtomicOp(place=place, value=value):
+            yield (Assign(place, value),)
 
 
 def _simpler(node: Any) -> Iterator[Any]:

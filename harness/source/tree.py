@@ -3,18 +3,22 @@
 Definedness is a property of the nodes, not of how they were chosen: an operator node means
 wrapping arithmetic, masked shifts and guarded division (``printing`` spells that out), an
 element node masks its index, a variable is declared with its value. So any tree whose names
-are in scope and whose pointers fit (``problems``) is free of undefined behaviour, and one
+are in scope and whose pointers fit (``scope.problems``) is free of undefined behaviour, and one
 can cut and change trees without looking at values.
 
 Expressions have no side effects and hold no call; calls are statements of their own, which
-fixes the order of evaluation.
+fixes the order of evaluation. Only a call of a function that writes nothing of its caller's
+may be an argument (``Result``), where the order does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
+
+from harness.model import LINKAGES, OPTS
 
 # --- types --------------------------------------------------------------------
 
@@ -131,6 +135,33 @@ def struct_layout(kind: StructType) -> tuple[tuple[int, ...], int]:
     return tuple(offsets), -(-end // align_of(kind)) * align_of(kind)
 
 
+def leaves_of(kind: Type) -> Iterator[tuple[int, IntType | EnumType]]:
+    """Yield the numbers in *kind*, no pointer, each with its offset in bytes."""
+    match kind:
+        case IntType() | EnumType():
+            yield 0, kind
+        case ArrayType(element=element, count=count):
+            for index in range(count):
+                yield index * element.size, element
+        case StructType(members=members):
+            for member, at in zip(members, struct_layout(kind)[0], strict=True):
+                for offset, leaf in leaves_of(member.type):
+                    yield at + offset, leaf
+
+
+def has_bool(kind: Type) -> bool:
+    """Return whether a bool is in *kind*, which not all bytes are valid for."""
+    return any(leaf == BOOL for _, leaf in leaves_of(kind))
+
+
+def all_bytes(kind: Type) -> bool:
+    """Return whether every byte of *kind* is part of a number that all bytes are valid for."""
+    if isinstance(kind, PointerType) or has_bool(kind):
+        return False
+    covered = {at + n for at, leaf in leaves_of(kind) for n in range(leaf.size)}
+    return len(covered) == size_of(kind)
+
+
 def slots_of(kind: Type) -> int:
     """Return how many argument slots a parameter of *kind* takes."""
     return 2 if size_of(kind) > 8 else 1
@@ -238,7 +269,14 @@ class Whole:
     place: Place
 
 
-Argument = Expr | Address | Whole
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a pure function returns, as an argument of another call."""
+
+    call: Call
+
+
+Argument = Expr | Address | Whole | Result
 
 
 # --- statements ---------------------------------------------------------------
@@ -272,8 +310,16 @@ class CopyObject:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyBytes:
+    """memcpy between two objects of one size and of any types without padding and bool."""
+
+    place: Place
+    other: Place
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
-    """memset of an array variable."""
+    """memset of an array or a struct variable; with a bool in it to 0 only."""
 
     name: str
     byte: int
@@ -334,9 +380,12 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class AtomicOp:
-    """``__sync_fetch_and_op``, or exchange and compare-and-exchange, of a place of 4 or 8 bytes."""
+    """``__sync_fetch_and_op``, or exchange and compare-and-exchange, of a place of 4 or 8 bytes.
 
-    op: str  # "add", "or", "and", "xor", "xchg", "cmpxchg"
+    An acquiring load, which has no value, and a releasing store are of any integer.
+    """
+
+    op: str  # "add", "or", "and", "xor", "xchg", "cmpxchg", "load", "store"
     place: Place
     value: Expr
     expected: Expr | None = None
@@ -351,7 +400,18 @@ class Return:
 
 
 Statement = (
-    Declare | Assign | CopyObject | Fill | Call | CallIf | If | Loop | Switch | AtomicOp | Return
+    Declare
+    | Assign
+    | CopyObject
+    | CopyBytes
+    | Fill
+    | Call
+    | CallIf
+    | If
+    | Loop
+    | Switch
+    | AtomicOp
+    | Return
 )
 
 
@@ -376,6 +436,7 @@ class Function:
     body: tuple[Statement, ...]
     static: bool = True
     noinline: bool = True
+    weak: bool = False  # clang knows its callers to be unknown, and keeps arguments it ignores
 
     @property
     def slots(self) -> int:
@@ -401,7 +462,8 @@ class Tree:
     globals: tuple[Global, ...]
     functions: tuple[Function, ...]
     mcpu: str = "v1"  # the oldest instruction set that has what it uses
-    linkages: tuple[str, ...] = ("hidden", "static")  # of the builds it is meant for
+    linkages: tuple[str, ...] = LINKAGES  # of the builds it is meant for
+    opts: tuple[str, ...] = OPTS  # the same: -O0 has frames that not every chain of calls fits
 
     @property
     def root(self) -> Function:
@@ -412,252 +474,43 @@ class Tree:
 # --- looking at trees ---------------------------------------------------------
 
 
-def children(node: Any) -> Iterator[Any]:
-    """Yield the nodes right below *node*, which is a node or a tuple."""
-    if isinstance(node, tuple):
-        yield from node
-    elif is_dataclass(node):
-        for field in fields(node):
-            value = getattr(node, field.name)
-            if isinstance(value, tuple) or is_dataclass(value):
-                yield value
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Return the fields of a dataclass, none of another type."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
 
 
 def walk(node: Any) -> Iterator[Any]:
     """Yield every dataclass in *node*, itself included, in order of the text."""
-    if is_dataclass(node):
-        yield node
-    for child in children(node):
-        yield from walk(child)
+    left = [node]
+    while left:
+        node = left.pop()
+        if type(node) is tuple:
+            left.extend(reversed(node))
+        elif names := _names(type(node)):  # type: ignore[arg-type]
+            yield node
+            left.extend([getattr(node, name) for name in reversed(names)])
+
+
+def rebuilt(node: Any, change: Callable[[Any], Any]) -> Any:
+    """Return *node* with every dataclass in it replaced by what *change* says, innermost first."""
+    if isinstance(node, tuple):
+        return tuple(rebuilt(each, change) for each in node)
+    names = _names(type(node))  # type: ignore[arg-type]
+    if not names:
+        return node
+    changes = {}
+    for name in names:
+        old = getattr(node, name)
+        new = rebuilt(old, change)
+        if new is not old and new != old:
+            changes[name] = new
+    return change(replace(node, **changes) if changes else node)
 
 
 def size(node: Any) -> int:
     """Return the number of nodes, which reduction makes smaller."""
     return sum(1 for _ in walk(node))
-
-
-def problems(tree: Tree) -> list[str]:
-    """Return what makes *tree* no program: names out of scope, pointers that do not fit."""
-    out: list[str] = []
-    known: dict[str, Function] = {}
-    types = {t.name: t for t in tree.types}
-    outer: dict[str, Type] = {g.name: g.type for g in tree.globals}
-    fixed = {g.name for g in tree.globals if g.const}
-    if not tree.functions:
-        return ["no function"]
-    for function in tree.functions:
-        if function.slots > 12:
-            out.append(f"{function.name}: {function.slots} slots")
-        for kind in [p.type for p in function.parameters] + [function.result]:
-            base = kind.target if isinstance(kind, PointerType) else kind
-            if isinstance(base, StructType | EnumType) and types.get(base.name) != base:
-                out.append(f"{function.name}: no type {base.name}")
-        scope = _Scope(dict(outer), set(fixed), known, function, types, out)
-        for parameter in function.parameters:
-            scope.names[parameter.name] = parameter.type
-        scope.block(function.body)
-        if function.result is not None and not _returns(function.body):
-            out.append(f"{function.name}: does not end in return")
-        known[function.name] = function
-    return out
-
-
-def _returns(body: tuple[Statement, ...]) -> bool:
-    return bool(body) and isinstance(body[-1], Return)
-
-
-@dataclass(slots=True)
-class _Scope:
-    """What the statements of one function may name."""
-
-    names: dict[str, Type]
-    fixed: set[str]  # what nothing may write
-    functions: dict[str, Function]
-    function: Function
-    types: dict[str, StructType | EnumType]
-    out: list[str]
-
-    def wrong(self, text: str) -> None:
-        self.out.append(f"{self.function.name}: {text}")
-
-    def block(self, body: tuple[Statement, ...]) -> None:
-        names, fixed = dict(self.names), set(self.fixed)
-        for statement in body:
-            self.statement(statement)
-        self.names, self.fixed = names, fixed
-
-    def statement(self, statement: Statement) -> None:
-        match statement:
-            case Declare(name=name, type=kind, values=values):
-                for value in values:
-                    self.scalar(value)
-                if isinstance(kind, StructType | EnumType) and self.types.get(kind.name) != kind:
-                    self.wrong(f"no type {kind.name}")
-                if not isinstance(kind, ArrayType | StructType) and len(values) != 1:
-                    self.wrong(f"{name} needs a value")
-                self.names[name] = kind
-            case Assign(place=place, value=value):
-                self.scalar(value)
-                self.writable(place)
-            case CopyObject(place=place, other=other):
-                a, b = self.writable(place, whole=True), self.place(other)
-                if a != b or not isinstance(a, StructType):
-                    self.wrong("a copy of two types")
-                if statement.memcpy and root(place) == root(other):
-                    self.wrong("a copy within one object")
-            case Fill(name=name):
-                if not isinstance(self.names.get(name), ArrayType) or name in self.fixed:
-                    self.wrong(f"{name} is no array")
-            case Call():
-                self.call(statement)
-            case CallIf(call=call, then=then, other=other):
-                result = self.call(call)
-                if not isinstance(result, IntType | EnumType):
-                    self.wrong("a condition on no number")
-                self.block(then)
-                self.block(other)
-            case If(condition=condition, then=then, other=other):
-                self.scalar(condition)
-                self.block(then)
-                self.block(other)
-            case Loop(name=name, body=body):
-                self.names[name] = U64
-                self.fixed.add(name)
-                self.block(body)
-                del self.names[name]
-            case Switch(value=value, cases=cases, default=default):
-                self.scalar(value)
-                for body in (*cases, default):
-                    self.block(body)
-            case AtomicOp(place=place, value=value, expected=expected, result=result):
-                self.scalar(value)
-                if expected is not None:
-                    self.scalar(expected)
-                if self.writable(place) not in WORDS:
-                    self.wrong("an atomic operation on no word")
-                if result is not None:
-                    self.writable(result)
-            case Return(value=value):
-                self.returned(value)
-
-    def returned(self, value: Expr | Whole | None) -> None:
-        want = self.function.result
-        match value:
-            case None:
-                if want is not None:
-                    self.wrong("returns nothing")
-            case Whole(place=place):
-                if self.place(place) != want:
-                    self.wrong("returns another struct")
-            case _:
-                self.scalar(value)
-                if want is None or isinstance(want, StructType):
-                    self.wrong("returns a number")
-
-    def call(self, call: Call) -> Value | None:
-        callee = self.functions.get(call.function)
-        if callee is None:
-            self.wrong(f"no function {call.function}")
-            return None
-        if len(callee.parameters) != len(call.arguments):
-            self.wrong(f"{call.function} takes other arguments")
-        for parameter, argument in zip(callee.parameters, call.arguments, strict=False):
-            self.argument(parameter.type, argument)
-        if call.result is not None:
-            kind = self.writable(call.result, whole=True)
-            struct = isinstance(kind, StructType) or isinstance(callee.result, StructType)
-            if callee.result is None or (struct and kind != callee.result):
-                self.wrong(f"{call.function} returns something else")
-        return callee.result
-
-    def argument(self, want: Value | PointerType, argument: Argument) -> None:
-        match want, argument:
-            case PointerType(target=target, count=count, const=const), Address(place=place):
-                kind, extent = self.extent(place)
-                if kind != target or extent < count:
-                    self.wrong(f"a pointer to {extent} of {kind}")
-                if not const and self.is_const(place):
-                    self.wrong("a pointer to a constant")
-            case StructType(), Whole(place=place):
-                if self.place(place) != want:
-                    self.wrong("a struct of another type")
-            case (PointerType() | StructType(), _) | (_, Address() | Whole()):
-                self.wrong("an argument of another kind")
-            case _, (Const() | Name() | Field() | Element() | Deref() | Cast() | Binary()
-                     | Unary() | Choice()):  # fmt: skip
-                self.scalar(argument)
-
-    def extent(self, place: Place) -> tuple[Type | None, int]:
-        """Return what ``&place`` points to, and how many of them lie there."""
-        if isinstance(place, Element):
-            kind = self.place(place)
-            start = place.index.value if isinstance(place.index, Const) else place.count - 1
-            return kind, place.count - (start & (place.count - 1))
-        if isinstance(place, Deref):
-            pointer = self.names.get(place.name)
-            self.place(place)
-            return (
-                (pointer.target, pointer.count) if isinstance(pointer, PointerType) else (None, 0)
-            )
-        return self.place(place), 1
-
-    def is_const(self, place: Place) -> bool:
-        name = root(place)
-        kind = self.names.get(name)
-        return name in self.fixed or (isinstance(kind, PointerType) and kind.const)
-
-    def writable(self, place: Place, *, whole: bool = False) -> Type | None:
-        if self.is_const(place):
-            self.wrong(f"writes {root(place)}")
-        kind = self.place(place)
-        if not whole and not isinstance(kind, IntType | EnumType):
-            self.wrong(f"writes {root(place)} as a number")
-        return kind
-
-    def scalar(self, expr: Expr) -> None:
-        """Check every place that *expr* reads."""
-        match expr:
-            case Name() | Field() | Element() | Deref():
-                if not isinstance(self.place(expr), IntType | EnumType):
-                    self.wrong(f"reads {root(expr)} as a number")
-            case Cast(operand=operand) | Unary(operand=operand):
-                self.scalar(operand)
-            case Binary(left=left, right=right):
-                self.scalar(left)
-                self.scalar(right)
-            case Choice(condition=condition, yes=yes, no=no):
-                self.scalar(condition)
-                self.scalar(yes)
-                self.scalar(no)
-
-    def place(self, place: Place) -> Type | None:
-        """Return the type of *place*, None where there is none."""
-        kind: Type | None = None
-        match place:
-            case Name(name=name):
-                kind = self.names.get(name)
-                if isinstance(kind, PointerType):
-                    kind = None
-            case Deref(name=name):
-                pointer = self.names.get(name)
-                kind = pointer.target if isinstance(pointer, PointerType) else None
-            case Field(base=base, member=member):
-                outer = self.place(base)
-                if isinstance(outer, StructType):
-                    kind = next((m.type for m in outer.members if m.name == member), None)
-            case Element(base=base, index=index, count=count):
-                self.scalar(index)
-                if isinstance(base, Deref):
-                    pointer = self.names.get(base.name)
-                    if isinstance(pointer, PointerType) and count <= pointer.count:
-                        kind = pointer.target
-                else:
-                    array = self.place(base)
-                    if isinstance(array, ArrayType) and count <= array.count:
-                        kind = array.element
-        if kind is None:
-            self.wrong(f"no place {place}")
-        return kind
 
 
 # --- trees in JSON ------------------------------------------------------------

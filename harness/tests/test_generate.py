@@ -17,9 +17,10 @@ from harness.source import driver, tree
 from harness.source.generate import generate, signature
 from harness.source.layout import Layout, layout
 from harness.source.printing import print_file
+from harness.source.scope import problems
 from harness.source.shrink import shrink, variants
 from harness.source.signature import functions_under_test
-from harness.source.tree import Binary, Const, Name, Tree, problems, size, walk
+from harness.source.tree import Binary, Const, Name, Tree, size, walk
 from harness.toolchain import Compiler, run_compiler
 
 COUNT = 24
@@ -62,8 +63,78 @@ def test_programs_have_many_arguments_and_deep_calls():
     assert {6, 7, 8, 9, 10, 11, 12} <= slots
     assert max(slots) <= 12
     assert {1, 2, 3, 4, 6, 7} <= {len(one.functions) for one in trees}
-    kinds = {type(node).__name__ for one in trees for node in walk(one)}
-    assert {"Call", "CallIf", "Loop", "Switch", "AtomicOp", "CopyObject", "Fill"} <= kinds
+
+
+def test_programs_have_all_kinds_of_statements_and_arguments():
+    trees = [generate(5, number) for number in range(400)]
+    nodes = [node for one in trees for node in walk(one)]
+    statements = {"Call", "CallIf", "Loop", "Switch", "AtomicOp", "CopyObject", "CopyBytes", "Fill"}
+    assert statements <= {type(node).__name__ for node in nodes}
+    arguments = {type(a).__name__ for n in nodes if isinstance(n, tree.Call) for a in n.arguments}
+    assert {"Address", "Whole", "Result", "Const", "Cast", "Binary", "Name"} <= arguments
+    assert {"load", "store", "add", "cmpxchg"} <= {
+        n.op for n in nodes if isinstance(n, tree.AtomicOp)
+    }
+    functions = [f for one in trees for f in one.functions]
+    assert any(f.weak for f in functions)
+    assert any(f.static for f in functions)
+    assert any(not f.noinline for f in functions)
+    by_value = {p.type for f in functions for p in f.parameters}
+    wide = [t for t in by_value if isinstance(t, tree.StructType) and tree.size_of(t) > 8]
+    assert any(t.union for t in wide)
+    assert any(not t.union for t in wide)
+
+
+def test_an_argument_may_call_only_what_is_pure():
+    writes = tree.Function(
+        "f0",
+        (tree.Parameter("a0", tree.PointerType(tree.U32)),),
+        tree.U32,
+        (
+            tree.Assign(tree.Deref("a0"), Const(tree.U32, 1)),
+            tree.Return(Const(tree.U32, 2)),
+        ),
+    )
+    inner = tree.Call("f0", (tree.Address(Name("v0")),))
+    body = (
+        tree.Declare("v0", tree.U32, (Const(tree.U32, 0),)),
+        tree.Call("f1", (tree.Result(inner), Name("v0"))),
+        tree.Return(Name("v0")),
+    )
+    takes = tree.Function(
+        "f1",
+        (tree.Parameter("a0", tree.U32), tree.Parameter("a1", tree.U32)),
+        tree.U32,
+        (tree.Return(Name("a0")),),
+    )
+    caller = tree.Function("f2", (), tree.U32, body)
+    one = Tree((), (), (writes, takes, caller))
+    assert problems(one) == ["f2: f0 is not pure"]
+    reads = replace(
+        writes,
+        parameters=(tree.Parameter("a0", tree.PointerType(tree.U32, 1, True)),),
+        body=(tree.Return(tree.Deref("a0")),),
+    )
+    assert problems(replace(one, functions=(reads, takes, caller))) == []
+
+
+def test_copies_of_bytes_have_one_size_and_do_not_overlap():
+    def problem(*kinds: tree.Type) -> list[str]:
+        parameters = tuple(tree.Parameter(f"a{i}", k) for i, k in enumerate(kinds))  # type: ignore[arg-type]
+        places = [
+            tree.Deref(p.name) if isinstance(p.type, tree.PointerType) else Name(p.name)
+            for p in parameters
+        ]
+        copy = tree.CopyBytes(places[0], places[1])
+        function = tree.Function("f0", parameters, None, (copy,))
+        return problems(Tree((), (), (function,)))
+
+    assert problem(tree.U32, tree.S32) == []
+    assert problem(tree.U64, tree.PointerType(tree.S64)) == []
+    assert problem(tree.U64, tree.S32) == ["f0: a copy of two sizes"]
+    assert problem(tree.BOOL, tree.U8) == ["f0: a copy of padding or bool"]
+    pointer = tree.PointerType(tree.U64)
+    assert problem(pointer, tree.PointerType(tree.S64)) == ["f0: a copy that may overlap"]
 
 
 def test_a_tree_survives_json():
@@ -144,4 +215,4 @@ def test_shrinking_keeps_what_is_interesting_and_little_else():
     assert divides([small]) == [True]
     assert problems(small) == []
     assert len(small.functions) == 1
-    assert size(small) < 16
+    assert size(small) < 32
