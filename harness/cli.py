@@ -678,13 +678,24 @@ def _add_parity(commands: Any) -> None:
         "parity",
         help="ours beside a real Linux: verdicts, logs, translated instructions, images, results",
         description="Verify, fix up, compile and run every program here and in a Linux of its "
-        "own, and show what differs. Without paths: c_sources/ and corpus/ on the default builds.",
+        "own, and show what differs. Without paths: c_sources/ and corpus/ on the default builds. "
+        "With --selftests: the verifier's own programs in a kernel source, by their tags too.",
     )
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="BPF objects, C files, folders and cases")
     add("--log", action="store_true", help="compare every log state by state (slow)")
+    add(
+        "--selftests",
+        metavar="DIR",
+        help="an unpacked kernel source: its BPF selftests; PATH is then a part of files' names",
+    )
     add("--clang", action="append", default=[], metavar="CMD", help="compiler (repeatable)")
-    add("--kernel", choices=("guest", "host"), default="guest", help="as of run (guest)")
+    add(
+        "--kernel",
+        choices=("guest", "host", "none"),
+        default="guest",
+        help="as of run (guest); none, of --selftests: their tags alone tell",
+    )
     add("--vectors", type=_positive, default=8, metavar="N", help="inputs a function (8)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
     add("--known", metavar="FILE", help="known differences (corpus/known.toml)")
@@ -698,6 +709,10 @@ def _parity(options: argparse.Namespace) -> int:
     from harness.pipeline import Settings
     from harness.toolchain import find_compilers
 
+    if options.selftests is not None:
+        return _selftests(options)
+    if options.kernel == "none":
+        raise HarnessError("--kernel none is for --selftests, whose tags tell: name guest or host")
     others, objects = parity.split_paths(options.paths)
     sources, cases = run.expand(others) if others or not objects else ([], [])
     known = corpus.read_known(Path(options.known or "corpus/known.toml"))
@@ -725,6 +740,30 @@ def _parity(options: argparse.Namespace) -> int:
     if options.json != "-":
         print(parity.parity_text(report), end="")
     return AGREE if report.ok else DIVERGE
+
+
+def _selftests(options: argparse.Namespace) -> int:
+    from harness import corpus, terminal
+    from harness.selftests import find_tree, selftests, selftests_json, selftests_text
+    from harness.toolchain import find_compilers
+
+    tree = find_tree(options.selftests)
+    with terminal.progress() as advance:
+        result = selftests(
+            tree,
+            find_compilers(options.clang)[0],
+            wanted=options.paths,
+            linux=options.kernel != "none",
+            host=options.kernel == "host",
+            known=corpus.read_known(Path(options.known or "corpus/known.toml")),
+            jobs=options.jobs,
+            progress=advance,
+        )
+    if options.json is not None:
+        _write_json(selftests_json(result), options.json)
+    if options.json != "-":
+        print(selftests_text(result), end="")
+    return AGREE if result.ok else DIVERGE
 
 
 # --- grow, corpus -----------------------------------------------------------

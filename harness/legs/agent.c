@@ -308,23 +308,30 @@ static s64 write_file(const char *path, const u8 *from, u32 size)
 	return put < 0 ? put : 0;
 }
 
+struct area {
+	u64 address; /* where it has to be; 0: anywhere */
+	u64 size; /* bytes */
+};
+
 /*
- * Map the arena in slot `a`, `b` bytes, and copy what is at offset `c`, `d` bytes, to the
- * pages at its end. The result is its address.
+ * Map the arena in slot `a`, as the struct area at offset `b` says, and copy what is at offset
+ * `c`, `d` bytes, to the pages at its end. The result is its address.
  */
 static s64 map_arena(const struct step *step)
 {
+	const struct area *area = at(step->b);
 	u64 pages = (step->d + 4095) & ~4095ul;
 	s64 place;
 
 	if (slots[step->a] < 0)
 		return SKIPPED;
-	/* read and write, shared */
-	place = syscall(SYS_mmap, 0, step->b, 3, 1, slots[step->a], 0);
+	/* read and write; shared, and at that address only */
+	place = syscall(SYS_mmap, area->address, area->size, 3, area->address ? 0x11 : 1,
+			slots[step->a], 0);
 	if (place < 0 && place > -4096)
 		return place;
-	if (step->d && pages <= step->b)
-		memcpy((u8 *)place + step->b - pages, at(step->c), step->d);
+	if (step->d && pages <= area->size)
+		memcpy((u8 *)place + area->size - pages, at(step->c), step->d);
 	return place;
 }
 
@@ -506,7 +513,7 @@ static void serve(void)
 		if (steps[i].op == BPF && results[i] > 2)
 			call1(SYS_close, results[i]);
 		else if (steps[i].op == MAP && results[i] > 0)
-			call2(SYS_munmap, results[i], steps[i].b);
+			call2(SYS_munmap, results[i], ((struct area *)at(steps[i].b))->size);
 	}
 
 	reply.number = request.number;

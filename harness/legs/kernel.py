@@ -177,16 +177,20 @@ class KernelLeg:
         *,
         log_level: int = 0,
         images: bool = True,
+        flags: Sequence[int] = (),
     ) -> list[KernelAnswer]:
         """Return what Linux says to each of *programs*, and does on each one's *vectors*.
 
         At *log_level* 0 there is a log of what is refused only; 2 is every state, and
-        slow. *images* asks for translated instructions and images, too. Raises
-        HarnessError where no guest starts.
+        slow. *images* asks for translated instructions and images, too; *flags* are those
+        each program is loaded with (BPF_F_*). Raises HarnessError where no guest starts.
         """
         types = self.types() if any(map(_names_kernel, programs)) else request.Types(None)
         asks = [
-            _Ask(program, tuple(vectors[n]) if vectors else (), log_level, images)
+            _Ask(
+                *(program, tuple(vectors[n]) if vectors else (), log_level, images),
+                flags=flags[n] if flags else 0,
+            )
             for n, program in enumerate(programs)
         ]
         for ask in asks:
@@ -313,6 +317,7 @@ class KernelLeg:
                     level=ask.log_level,
                     log_limit=self.log_limit,
                     cpus=self._cpus,
+                    flags=ask.flags,
                     overflow=ask.overflow,
                 )
             )
@@ -465,6 +470,7 @@ class _Ask:
     vectors: tuple[Vector, ...]
     log_level: int
     images: bool
+    flags: int = 0  # BPF_F_* it is loaded with
     goal: request.Target | None = None
     answer: KernelAnswer = field(default_factory=lambda: KernelAnswer(Unknown("not asked")))
     outcomes: dict[int, Outcome] = field(default_factory=dict)  # by number of the vector
@@ -556,6 +562,7 @@ _STATE = re.compile(
     r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |arg#|"
     r"last_idx |regs=|parent |max_states_per_insn|insns_processed|subprog |Global function |\s|$"
 )
+_CLOSING = re.compile(r"processed \d+ insns \(limit .*")
 _NAMED = re.compile(r"\binsn (\d+)")
 _INSN = re.compile(r"(\d+): \([0-9a-f]{2}\) ")
 
@@ -580,6 +587,6 @@ def first_error(log: str) -> tuple[int | None, str]:
         if told is not None:
             insn, message = int(told[1]), ""
         elif _STATE.match(line) is None and not message:
-            message = line
+            message = _CLOSING.sub("", line)  # some errors have no line end
     named = _NAMED.search(message)
     return (int(named[1]) if named else insn), message

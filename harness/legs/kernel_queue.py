@@ -26,6 +26,7 @@ class _Question:
     items: Sequence[Item]
     log_level: int
     images: bool
+    flags: Sequence[int]
     answers: Future[list[KernelAnswer]] = field(default_factory=Future)
 
 
@@ -42,13 +43,18 @@ class KernelQueue:
         self._thread: threading.Thread | None = None
 
     def submit(
-        self, items: Sequence[Item], *, log_level: int = 0, images: bool = False
+        self,
+        items: Sequence[Item],
+        *,
+        log_level: int = 0,
+        images: bool = False,
+        flags: Sequence[int] = (),
     ) -> Future[list[KernelAnswer]]:
         """Return what will be Linux's answers to *items*, programs with their vectors.
 
-        It raises HarnessError where no guest starts.
+        *flags* are as for ``KernelLeg.check``. It raises HarnessError where no guest starts.
         """
-        question = _Question(tuple(items), log_level, images)
+        question = _Question(tuple(items), log_level, images, tuple(flags) or (0,) * len(items))
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -83,6 +89,7 @@ class KernelQueue:
                         [vectors for _, vectors in items],
                         log_level=first.log_level,
                         images=first.images,
+                        flags=[each for question in questions for each in question.flags],
                     )
                 )
             except BaseException as error:

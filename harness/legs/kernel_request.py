@@ -269,8 +269,9 @@ class Maps:
     def _fill(self, each: MapDef, slot: int) -> None:
         if each.type == ARENA:
             data = each.data or b""
-            size = each.max_entries * 4096
-            self._script.step(MAP, slot, size, self._script.place(data), len(data))
+            area = struct.pack("<QQ", each.extra, each.max_entries * 4096)
+            place = self._script.place
+            self._script.step(MAP, slot, place(area), place(data), len(data))
         elif each.data is not None and each.type == INSN_ARRAY:
             for key in range(each.max_entries):
                 value = each.data[16 * key : 16 * key + 16]
@@ -415,13 +416,16 @@ class Load:
         level: int,
         log_limit: int,
         cpus: int,
+        flags: int = 0,
         overflow: bool = False,
     ) -> None:
         """Add it to *script*: at *level*, and at 1 where it is refused at 0.
 
-        With *overflow* the log is known not to fit: it is cut off, and its end comes too.
+        *flags* are those of the program (BPF_F_*) that do not follow from its section. With
+        *overflow* the log is known not to fit: it is cut off, and its end comes too.
         """
         self.program = program
+        self._flags = flags
         self.btf = btf
         self.maps = Maps(script, program.maps, btf, cpus)
         self.slot = script.slot()
@@ -514,6 +518,7 @@ class Load:
         flags = SLEEPABLE if program.sleepable or program.type == "syscall" else 0
         if program.section.startswith("xdp.frags"):
             flags |= XDP_HAS_FRAGS
+        flags |= self._flags
         functions: list[Field] = [0, 0, Quad(0), 0]  # BTF, size, address and number of records
         lines: list[Field] = [0, Quad(0), 0]
         if btf is not None:

@@ -124,6 +124,11 @@ processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
             None,
             "func#0 writes 3 stack arg slots, but calls only require 2",
         ),
+        (
+            "2: (85) call x#12\nexpected a mapprocessed 3 insns (limit 1000000) peak_states 0\n",
+            2,
+            "expected a map",
+        ),
         ("", None, ""),
     ],
 )
