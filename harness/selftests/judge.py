@@ -178,7 +178,7 @@ def _judge(program: Program, spec: Spec) -> Question:
         kernel_btf=find_kernel_types(),
     )
     level = spec.log_level
-    result = verifier.verify(program, log_level=level, options=options)
+    result, fixed = verifier.translate(program, log_level=level, options=options)
     if isinstance(result.verdict, Rejected) and not level:
         # libbpf asks again for the log of a refusal
         result = verifier.verify(program, log_level=1, options=options)
@@ -186,17 +186,9 @@ def _judge(program: Program, spec: Spec) -> Question:
     if not isinstance(result.verdict, Unknown):
         message = unmatched(result.log, spec.messages)
         missing = message.pattern if message is not None else None
-    image: Image | Unknown = Unknown("not accepted")
-    translated: Program | Unknown = Unknown("not accepted")
-    if isinstance(result.verdict, Accepted):
-        try:
-            fixed = replace(verifier.fixup(program), frames=result.frames)
-            image = x86_64.compile(fixed)
-            translated = fixed
-        except HarnessError as error:
-            image = translated = Unknown(str(error))
+    image = fixed if isinstance(fixed, Unknown) else x86_64.compile(fixed)
     short = replace(result, log="")
-    return Question(program, spec, short, missing, image, translated)
+    return Question(program, spec, short, missing, image, fixed)
 
 
 def _with_names(program: Program, spec: Spec, setting: Setting) -> Program:

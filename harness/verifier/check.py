@@ -154,8 +154,6 @@ def prepare(env: Env) -> None:
     """Check the form and compute what exploring needs."""
     if not env.options.privileged:
         raise NotModelled("unprivileged programs")
-    if env.options.strict_alignment:
-        raise NotModelled("BPF_F_STRICT_ALIGNMENT")
     if not env.insns:
         raise Refused("the program has no instructions")
     if len(env.insns) > MAX_INSNS:
