@@ -292,7 +292,7 @@ def _images(row: Row, question: Question, answer: KernelAnswer | None) -> Row:
         return replace(row, translated="unknown", image="unknown")
     translated = image = "unknown"
     if isinstance(question.translated, Program) and answer.translated:
-        found = compare_translated(question.translated.insns, answer.translated)
+        found = compare_translated(question.translated, answer.translated)
         translated = "equal" if found is None else "different"
     if isinstance(question.image, Image) and answer.images:
         codes = [(each.name, each.code) for each in answer.images]
