@@ -1,7 +1,8 @@
-"""What Linux said to a file of the selftests, kept by what was asked.
+"""What Linux said to the programs of a file of the selftests, kept by what was asked.
 
-A guest takes longer to start than our side takes for a file, and its answers change only
-with the object, the kernel, or how the leg asks.
+A guest takes longer to start than our side takes for a file, and an answer changes only
+with the program and the kernel. That Linux was not asked, or did not say, is asked again
+when the code that asks has changed.
 """
 
 from __future__ import annotations
@@ -15,52 +16,84 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.isa.codec import encode
 from harness.legs.kernel import KernelAnswer, KernelImage
+from harness.legs.kernel_request import encode_btf
 from harness.model import Accepted, Rejected, Unknown, Verdict
-from harness.selftests.judge import File
+from harness.selftests.judge import File, Question
 from harness.toolchain.builds import store
 from harness.toolchain.cache import cache_folder
 
-ASKING = ("legs/*.py", "load/*.py", "isa/codec.py", "btf.py")  # what shapes a question
+FORM = "crosscheck answers 1"  # another form: nothing that was kept counts
+ASKING = ("legs/agent*", "legs/kernel*", "legs/guest.py")
 
 
 @cache
-def way_of_asking() -> bytes:
+def way_of_asking() -> str:
     """Return a digest of the code that asks."""
     home = Path(harness.__file__).parent
     digest = hashlib.sha256()
     for pattern in ASKING:
         for path in sorted(home.glob(pattern)):
             digest.update(path.read_bytes())
-    return digest.digest()
+    return digest.hexdigest()
 
 
-def place(file: File, kernel: str) -> Path:
-    """Return where the answers of *kernel* (what tells it from others) to *file* are kept."""
-    digest = hashlib.sha256(way_of_asking())
-    digest.update(f"{kernel}\0{file.name}\0".encode())
-    digest.update(file.data)
+def keys(file: File) -> list[str]:
+    """Return what tells each question of *file* from any other."""
+    btfs: dict[int, bytes] = {}
+    found = []
     for question in file.questions:
-        asked = (question.program.name, question.spec.flags, question.spec.log_level)
-        digest.update(repr(asked).encode())
-    return cache_folder() / "selftests" / "answers" / digest.hexdigest()
+        btf = question.program.btf
+        if btf is not None and id(btf) not in btfs:
+            btfs[id(btf)] = hashlib.sha256(encode_btf(btf, ())[0]).digest()
+        found.append(_key(question, btfs.get(id(btf), b"")))
+    return found
 
 
-def find(path: Path) -> list[KernelAnswer] | None:
-    """Return the answers kept at *path*, None where there are none."""
-    try:
-        return [_answer(each) for each in json.loads(zlib.decompress(path.read_bytes()))]
-    except (OSError, ValueError, KeyError, TypeError, zlib.error):
-        return None
+def _key(question: Question, btf: bytes) -> str:
+    program, spec = question.program, question.spec
+    digest = hashlib.sha256(encode(program.insns) + btf)
+    asked = (FORM, program.name, program.section, program.type, program.attach, program.sleepable)
+    rest = (program.subprograms, program.maps, program.kfuncs, program.lines)
+    digest.update(repr((asked, rest, spec.flags, spec.log_level)).encode())
+    return digest.hexdigest()
 
 
-def keep(path: Path, answers: Sequence[KernelAnswer]) -> None:
-    """Keep *answers* at *path*; a full disk is no fault."""
-    data = zlib.compress(json.dumps([_fields(each) for each in answers]).encode(), 1)
-    try:
-        store(path, data)
-    except OSError:
-        return
+class Answers:
+    """What one kernel said to the programs of one file."""
+
+    def __init__(self, file: File, kernel: str) -> None:
+        """*kernel* is what tells it from others."""
+        name = hashlib.sha256(f"{kernel}\0{file.name}".encode()).hexdigest()
+        self.path = cache_folder() / "selftests" / "answers" / name
+        self._keys = keys(file)
+        self._kept: dict[str, Any] = {}
+        try:
+            kept = json.loads(zlib.decompress(self.path.read_bytes()))
+            self._kept = {key: kept[key] for key in self._keys if key in kept}
+        except (OSError, ValueError, TypeError, zlib.error):
+            pass
+        self.found = [self._find(key) for key in self._keys]  # None: to be asked
+
+    def _find(self, key: str) -> KernelAnswer | None:
+        try:
+            fields = self._kept[key]
+            answer = _answer(fields)
+        except (KeyError, ValueError, TypeError):
+            return None
+        if isinstance(answer.verdict, Unknown) and fields["asked"] != way_of_asking():
+            return None
+        return answer
+
+    def keep(self, answers: Sequence[KernelAnswer]) -> None:
+        """Keep *answers*, one for each question; a full disk is no fault."""
+        for key, answer in zip(self._keys, answers, strict=True):
+            self._kept[key] = _fields(answer)
+        try:
+            store(self.path, zlib.compress(json.dumps(self._kept).encode(), 1))
+        except OSError:
+            return
 
 
 def _fields(answer: KernelAnswer) -> dict[str, Any]:
@@ -73,6 +106,7 @@ def _fields(answer: KernelAnswer) -> dict[str, Any]:
         case Unknown(why=why):
             verdict = ["unknown", why]
     return {
+        "asked": way_of_asking(),
         "verdict": verdict,
         "log": answer.log,
         "errno": answer.errno,

@@ -17,7 +17,7 @@ from harness.legs.kernel import KernelAnswer, KernelLeg
 from harness.legs.kernel_queue import KernelQueue
 from harness.model import HarnessError
 from harness.run import Progress, Step, answered, work
-from harness.selftests import answers
+from harness.selftests.answers import Answers
 from harness.selftests.build import Tree, make_headers
 from harness.selftests.judge import File, Question, Row, Setting, judge_file, rows
 from harness.toolchain import Compiler
@@ -163,16 +163,19 @@ def _beside_linux(file: File, state: _State) -> Step:
     queue = state.queue
     if queue is None or not file.questions:
         return Step(answered, (None,), ask=True, then=heard)
-    place = answers.place(file, _identity(queue.leg))
-    kept = answers.find(place)
-    if kept is not None and len(kept) == len(file.questions):
-        return Step(answered, (kept,), ask=True, then=heard)
+    kept = Answers(file, _identity(queue.leg))
+    left = [number for number, answer in enumerate(kept.found) if answer is None]
+    if not left:
+        return Step(answered, (kept.found,), ask=True, then=heard)
 
     def keep_and_hear(told: Sequence[KernelAnswer]) -> Iterator[Step]:
-        answers.keep(place, told)
-        return heard(told)
+        new = dict(zip(left, told, strict=True))
+        whole = [answer or new[number] for number, answer in enumerate(kept.found)]
+        kept.keep(whole)
+        return heard(whole)
 
-    return Step(lambda: _ask(queue, file.questions), ask=True, then=keep_and_hear)
+    asked = [file.questions[number] for number in left]
+    return Step(lambda: _ask(queue, asked), ask=True, then=keep_and_hear)
 
 
 def _ask(queue: KernelQueue, questions: Sequence[Question]) -> Future[list[KernelAnswer]]:

@@ -292,20 +292,24 @@ def test_a_known_difference_does_not_fail():
 
 def test_answers_are_kept_by_what_was_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSCHECK_CACHE", str(tmp_path))
-    file = File("verifier_x.c", b"object", (question(Accepted()),), ())
+    asked = [question(Accepted(), Spec("accept", flags=flags)) for flags in range(3)]
+    file = File("verifier_x.c", b"object", tuple(asked), ())
     told = [
         KernelAnswer(Accepted(), "log", translated=b"\1\2", images=(KernelImage("p", 5, b"\3"),)),
         KernelAnswer(Rejected(3, "no"), "log", errno=22),
         KernelAnswer(Unknown("why")),
     ]
-    place = answers.place(file, "7.3")
-    assert answers.find(place) is None
-    answers.keep(place, told)
-    assert answers.find(place) == told
-    assert answers.place(replace(file, data=b"other"), "7.3") != place
-    assert answers.place(file, "7.4") != place
-    place.write_bytes(b"damaged")
-    assert answers.find(place) is None
+    assert answers.Answers(file, "7.3").found == [None, None, None]
+    answers.Answers(file, "7.3").keep(told)
+    assert answers.Answers(file, "7.3").found == told
+    assert answers.Answers(file, "7.4").found == [None, None, None]
+    other = replace(file.questions[1], program=replace(PROGRAM, insns=(*INSNS, Exit())))
+    changed = replace(file, questions=(file.questions[0], other, file.questions[2]))
+    assert answers.Answers(changed, "7.3").found == [told[0], None, told[2]]
+    monkeypatch.setattr(answers, "way_of_asking", lambda: "another")
+    assert answers.Answers(file, "7.3").found == [told[0], told[1], None]
+    answers.Answers(file, "7.3").path.write_bytes(b"damaged")
+    assert answers.Answers(file, "7.3").found == [None, None, None]
 
 
 class Queue:
