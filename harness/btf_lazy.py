@@ -132,6 +132,16 @@ class LazyBtf(Btf):
             found += self.types.by_name.get(at + 1, ())
         return sorted(found)
 
+    def flavours(self, name: str) -> list[int]:
+        """Return the ids of all types called *name* or ``NAME___`` and anything, in order."""
+        strings, found = self.types.strings, self.ids(name)
+        wanted = b"\0" + name.encode() + b"___"
+        at = strings.find(wanted)
+        while name and at >= 0:
+            found += self.types.by_name.get(at + 1, ())
+            at = strings.find(wanted, at + 1)
+        return sorted(found)
+
     def find(self, name: str, kind: type) -> int | None:
         """Return the id of the first type of class *kind* that is called *name*."""
         for type_id in self.ids(name):

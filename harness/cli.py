@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.model import LINKAGES, MCPUS, OPTS, HarnessError
 
 if TYPE_CHECKING:
+    from harness.btf_lazy import LazyBtf
     from harness.isa.insn import Insn
     from harness.load import Object, Refused
     from harness.model import Program, Verification
@@ -139,12 +140,14 @@ def _object_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(
-    options: argparse.Namespace, data: bytes | None = None
+    options: argparse.Namespace, data: bytes | None = None, kernel_btf: LazyBtf | None = None
 ) -> tuple[Object, tuple[Program, ...]]:
     from harness.load import load_object
 
     data = _read_input(options.object) if data is None else data
-    loaded = load_object(data, path=options.object, fill_names=options.fill_names)
+    loaded = load_object(
+        data, path=options.object, fill_names=options.fill_names, kernel_btf=kernel_btf
+    )
     programs = loaded.programs
     for refused in loaded.refused:
         print(f"crosscheck: {refused.name}: unknown: {refused.why}", file=sys.stderr)
@@ -197,10 +200,11 @@ def _verify(options: argparse.Namespace) -> int:
     from harness import verifier
     from harness.toolchain.kernel import find_kernel_types
 
-    loaded, programs = _load(options)
+    kernel_btf = find_kernel_types()
+    loaded, programs = _load(options, kernel_btf=kernel_btf)
     programs = _with_kernel(programs)
     settings = verifier.Options(
-        slots_by=options.slots, jit=not options.no_jit, kernel_btf=find_kernel_types()
+        slots_by=options.slots, jit=not options.no_jit, kernel_btf=kernel_btf
     )
     rows = [_refused_row(refused) for refused in loaded.refused]
     status = AGREE

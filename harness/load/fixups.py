@@ -44,6 +44,7 @@ class Extern:
     weak: bool
     offset: int = 0  # bytes, in .kconfig
     size: int = 0  # bytes, in .kconfig
+    number: int = 0  # in libbpf's order
 
 
 def collect_externs(elf: Elf, btf: Btf | None) -> tuple[Btf | None, tuple[Extern, ...]]:
@@ -96,7 +97,9 @@ def collect_externs(elf: Elf, btf: Btf | None) -> tuple[Btf | None, tuple[Extern
                 )
             extern = replace(extern, size=size)
         found.append(extern)
-    externs = _place(btf, found, first)
+    externs = tuple(
+        replace(extern, number=number) for number, extern in enumerate(_place(btf, found, first))
+    )
     return _allocate(elf, btf, externs, dummy), externs
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from harness.btf import GLOBAL, Btf, DeclTag, Func, Void
+from harness.btf import GLOBAL, Btf, DeclTag, Func, Var, Void
+from harness.btf_lazy import LazyBtf
 from harness.isa.codec import decode
 from harness.isa.insn import Call, Insn, LoadImm
-from harness.load import btf_ext, elf, fixups, maps
+from harness.load import btf_ext, co_re, elf, fixups, maps
 from harness.load.errors import LoadError
 from harness.load.fixups import KCONFIG
 from harness.load.sections import classify
@@ -26,11 +27,12 @@ TEXT = ".text"
 SLOT = 8  # bytes
 # A small object can describe programs of any size: what linking one costs, in units of
 # some 0.1 us, and how much all programs of an object may cost together
-SLOT_COST, PATCH_COST, LINE_COST = 1, 8, 8
+SLOT_COST, PATCH_COST, LINE_COST, CORE_COST = 1, 8, 8, 800
 MAX_COST = 8_000_000
 CALL, LD_IMM64 = 0x85, 0x18  # opcodes that take relocations
 _SLOT = struct.Struct("<BBhi")
-MAP_BY_INDEX, VALUE_BY_INDEX, SUBPROGRAM = 5, 6, 4  # kinds of LoadImm
+MAP_BY_INDEX, VALUE_BY_INDEX, SUBPROGRAM, KERNEL_ADDRESS = 5, 6, 4, 3  # kinds of LoadImm
+NO_KFUNC = 2002000000  # the helper a weak kfunc's call becomes, POISON_CALL_KFUNC_BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class _Patch:
     offset: int = 0  # bytes: into the value; jump: into .jumptables
     size: int = 0  # bytes: jump
     name: str = ""  # ksym and kfunc
+    weak: bool = False  # ksym and kfunc: the kernel need not have it
+    number: int = 0  # kfunc: of the extern
 
 
 class Linker:
@@ -110,8 +114,10 @@ class Linker:
         externs: tuple[fixups.Extern, ...],
         btf: Btf | None,
         ext: btf_ext.BtfExt,
+        kernel: LazyBtf | None = None,
     ) -> None:
         self.file = file
+        self._kernel = kernel  # its BTF, None: not at hand
         self.functions = functions
         self._btf = btf
         self._placed = placed
@@ -152,6 +158,7 @@ class Linker:
         self._code: dict[int, tuple[tuple[Insn, ...], tuple[_Patch, ...]]] = {}
         self._lines: dict[int, tuple[btf_ext.LineRecord, ...]] = {}
         self._kernel_needs: dict[int, str | None] = {}
+        self._unfit: dict[int, str] = {}  # functions that libbpf would refuse for CO-RE: why
         self._cost = 0
         self._relocations = self._collect()
 
@@ -252,10 +259,29 @@ class Linker:
         if extern is None:
             raise self._fault(index, slot, "refers to an extern without a name")
         if call:
-            return _Patch(slot, "kfunc", name=extern.name)
+            return _Patch(slot, "kfunc", number=extern.number, name=extern.name, weak=extern.weak)
         if extern.kconfig and extern.weak:  # no kernel, so no such option: 0
             return _Patch(slot, "value", self._options, extern.offset)
-        return _Patch(slot, "ksym", name=extern.name)
+        return _Patch(slot, "ksym", name=extern.name, weak=extern.weak)
+
+    def _ksym(self, name: str, weak: bool) -> LoadImm | None:
+        """Return what the address of a symbol of the kernel is loaded with, None: not known.
+
+        ``bpf_object__resolve_ksyms_btf_id``; symbols without a type are not in BTF.
+        """
+        type_id = self._btf.find(name, Var) if self._btf is not None else None
+        kind: type[Func | Var] = Func if type_id is None else Var
+        if self._kernel is None or self._btf is None:
+            return None
+        if type_id is not None:
+            var = self._btf.get(type_id)
+            assert isinstance(var, Var)
+            if isinstance(self._btf.resolve(var.type), Void):
+                return None
+        found = self._kernel.find(name, kind)
+        if found is not None:
+            return LoadImm(0, KERNEL_ADDRESS, found)
+        return LoadImm(0, 0, 0) if weak else None
 
     def _callee(self, index: int, slot: int, symbol: elf.Symbol, offset: int) -> int:
         """Return the index of the function at *offset* bytes of the section of *symbol*."""
@@ -280,6 +306,8 @@ class Linker:
             function = self.functions[index]
             code = function.part.data[function.start * SLOT :][: function.count * SLOT]
             insns = decode(code)
+            if self._kernel is not None:
+                insns = self._relocated(index, insns, self._kernel)
             patches = dict(self._relocations.get(index, {}))
             for slot, insn in enumerate(insns):
                 if isinstance(insn, Call) and insn.kind == "subprog" and slot not in patches:
@@ -288,6 +316,29 @@ class Linker:
                     raise self._fault(index, slot, "the address of a function, but no relocation")
             known = self._code[index] = insns, tuple(patches[slot] for slot in sorted(patches))
         return known
+
+    def _core_records(self, function: Function) -> list[btf_ext.CoreRecord]:
+        records = self._core.get(function.part.name, [])
+        first = bisect_left(records, function.start, key=_slot_of)
+        last = bisect_left(records, function.start + function.count, key=_slot_of)
+        return records[first:last]
+
+    def _relocated(self, index: int, insns: tuple[Insn, ...], kernel: LazyBtf) -> tuple[Insn, ...]:
+        """Return a function's instructions, made for the kernel (``bpf_object__relocate_core``)."""
+        function = self.functions[index]
+        new = list(insns)
+        for record in self._core_records(function):
+            slot = record.slot - function.start
+            self._spend(CORE_COST)
+            try:
+                if self._btf is None:
+                    raise co_re.Unfit("CO-RE relocation without BTF")
+                new[slot] = co_re.relocate(self._btf, kernel, record, insns[slot])
+            except co_re.Unfit as why:
+                self._unfit[index] = str(why)
+            if isinstance(insns[slot], LoadImm) and isinstance(new[slot], Call):
+                new[slot + 1] = new[slot]  # poisoned
+        return tuple(new)
 
     def _relative_call(self, index: int, slot: int, imm: int) -> _Patch:
         # the compiler leaves none for a static function of the same section; libbpf takes
@@ -386,14 +437,16 @@ class Linker:
         return self._kernel_needs[index]
 
     def _kernel_need(self, function: Function, index: int) -> str | None:
-        records = self._core.get(function.part.name, [])
-        at = bisect_left(records, function.start, key=_slot_of)
-        if at < len(records) and records[at].slot < function.start + function.count:
-            kind = self._btf.get(records[at].type_id) if self._btf is not None else Void()
+        records = self._core_records(function)
+        if records and self._kernel is None:
+            kind = self._btf.get(records[0].type_id) if self._btf is not None else Void()
             name = kind.name or "an unnamed type"
-            return f"CO-RE relocation {records[at].kind} of {name} needs a kernel's BTF"
-        for patch in self._decoded(index)[1]:
-            if patch.kind == "ksym":
+            return f"CO-RE relocation {records[0].kind} of {name} needs a kernel's BTF"
+        patches = self._decoded(index)[1]
+        if index in self._unfit:
+            return self._unfit[index]
+        for patch in patches:
+            if patch.kind == "ksym" and self._ksym(patch.name, patch.weak) is None:
                 return f"the value of extern {patch.name} needs a kernel"
             if patch.kind == "value" and self._placed[patch.target].section in self._with_pointers:
                 name = self._placed[patch.target].section_name
@@ -414,7 +467,14 @@ class Linker:
             case "call", Call():
                 return Call("subprog", bases[patch.target] - slot - 1)
             case "kfunc", Call():
+                missing = self._kernel is not None and self._kernel.find(patch.name, Func) is None
+                if missing and patch.weak:
+                    return Call("helper", NO_KFUNC + patch.number)
                 return Call("kfunc", table.kfunc(patch.name))
+            case "ksym", LoadImm(dst=dst):
+                address = self._ksym(patch.name, patch.weak)
+                assert address is not None  # _kernel_need
+                return replace(address, dst=dst)
             case "func", LoadImm(dst=dst):
                 relative = bases[patch.target] - slot - 1
                 return LoadImm(dst, SUBPROGRAM, relative & 0xFFFFFFFF)

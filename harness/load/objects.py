@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.btf import Btf, BtfError, fill_parameter_names, strings_of
 from harness.btf import parse as parse_btf
+from harness.btf_lazy import LazyBtf
 from harness.load import btf_ext, elf, fixups, maps
 from harness.load.errors import LoadError
 from harness.load.linking import TEXT, Linker, Refused, read_functions
@@ -45,12 +46,19 @@ class Object:
 NAMES_FILLED = "nameless BTF parameters were given names, without which Linux refuses the BTF"
 
 
-def load_object(data: bytes, *, path: str = "<object>", fill_names: bool = False) -> Object:
+def load_object(
+    data: bytes,
+    *,
+    path: str = "<object>",
+    fill_names: bool = False,
+    kernel_btf: LazyBtf | None = None,
+) -> Object:
     """Return the programs of the BPF object in *data*; ``LoadError`` where libbpf would refuse.
 
     *path* is for messages, and its stem is part of the names of data maps. With
     *fill_names* the nameless parameters that clang leaves in -O0 code get names, without
-    which the kernel refuses the BTF.
+    which the kernel refuses the BTF. *kernel_btf* are the types of the kernel that the
+    programs are for: CO-RE relocations and addresses of kernel variables need them.
     """
     file = elf.read(data, path)
     notes: list[str] = []
@@ -68,7 +76,7 @@ def load_object(data: bytes, *, path: str = "<object>", fill_names: bool = False
             nameless, btf = btf, fill_parameter_names(btf)
             if btf != nameless:
                 notes.append(NAMES_FILLED)
-    linker = Linker(file, functions, placed, externs, btf, ext)
+    linker = Linker(file, functions, placed, externs, btf, ext, kernel_btf)
     programs, refused = [], []
     for index, function in enumerate(functions):
         if function.part.name == TEXT:
