@@ -17,7 +17,7 @@ from harness.isa.insn import (
     LoadPacket,
     MayGoto,
 )
-from harness.verifier import maps
+from harness.verifier import kfunc_table, kfuncs, maps
 from harness.verifier.env import Env, Refused
 from harness.verifier.form import TAIL_CALL, is_call, is_func_address
 from harness.verifier.helpers import (
@@ -136,7 +136,28 @@ class _Walk:
                 sub.changes_packet = True
             if number == TAIL_CALL:
                 self.hidden_exit(at)
+        elif insn.kind == "kfunc":
+            self.visit_kfunc(at, env.kfuncs[insn.imm])
         return self.call(at, callee=insn.kind == "subprog")
+
+    def visit_kfunc(self, at: int, kfunc: kfuncs.Kfunc) -> None:
+        """Note what a kernel function does to the flow (``visit_insn``)."""
+        env, sub = self.env, self.env.subprog_at(at)
+        if kfunc.special(*kfuncs.ASYNC_CALLBACKS):
+            env.prune_point[at] = 1
+        if kfunc.special(*kfuncs.SYNC_CALLBACKS):
+            env.calls_callback[at] = env.force_checkpoint[at] = 1
+            env.prune_point[at] = env.jmp_point[at] = 1
+        if not kfunc.allowed:
+            return
+        if kfunc.flags & kfunc_table.ITER_NEXT:
+            env.prune_point[at] = env.force_checkpoint[at] = env.iter_next[at] = 1
+        if kfunc.flags & kfunc_table.SLEEPABLE:
+            sub.might_sleep = True
+        if kfunc.special("bpf_xdp_pull_data"):
+            sub.changes_packet = True
+        if kfunc.special("bpf_throw"):
+            sub.might_throw = True
 
     def call(self, at: int, *, callee: bool) -> bool:
         """``visit_func_call_insn``."""
@@ -152,6 +173,7 @@ class _Walk:
         caller, target = env.subprog_at(at), env.subprog_at(to)
         caller.changes_packet |= target.changes_packet
         caller.might_sleep |= target.might_sleep
+        caller.might_throw |= target.might_throw
         return self.push(at, to, _BRANCH)
 
     def run(self) -> None:

@@ -39,7 +39,18 @@ from harness.isa.opcodes import EXIT, JMP, MAX_INSNS
 from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
 from harness.model import Frame as FrameInfo
-from harness.verifier import alu, call, cfg, context, form, jump, kfunc_call, kfuncs, memory, refs
+from harness.verifier import (
+    alu,
+    call,
+    cfg,
+    context,
+    form,
+    jump,
+    kfunc_objects,
+    kfuncs,
+    memory,
+    refs,
+)
 from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
 from harness.verifier.depth import check_call_args, check_stack_depth
@@ -433,7 +444,7 @@ def _may_goto(env: Env, frame: Frame, insn: MayGoto) -> int:
 def _call(env: Env, frame: Frame, insn: Call) -> int:
     env.jumps += 1
     if insn.kind == "kfunc":
-        return kfunc_call.call(env, frame, insn)
+        return kfunc_objects.call(env, frame, insn)
     return call.call(env, frame, insn)
 
 

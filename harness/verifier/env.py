@@ -91,6 +91,7 @@ class Subprog:
     is_async_callback: bool = False
     changes_packet: bool = False
     might_sleep: bool = False
+    might_throw: bool = False
     unreliable: bool = False  # its BTF prototype is not to be trusted
     args_cached: bool = False
     args: list[Argument] = field(default_factory=list)

@@ -14,8 +14,8 @@ from typing import Any
 from harness.btf import Enum, Int, Ptr, Struct, Void
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS
+from harness.verifier import iters, object_args, refs
 from harness.verifier import kfunc_table as table
-from harness.verifier import object_args, refs
 from harness.verifier.bounds import const
 from harness.verifier.btf_pointer import (
     KERNEL_STRUCTS,
@@ -81,7 +81,21 @@ class Meta:
     map: Reg | None = None
     subprog: int = -1  # of a callback
     context_id: int = 0  # what bpf_cast_to_kern_ctx gives
+    dynptr: Reg | None = None  # the dynptr argument that was there already
+    iter: tuple[int, int] | None = None  # frame and first slot of the iterator
     more: dict[str, Any] = field(default_factory=dict)  # what a kind of argument notes
+
+    def note(self, held: Reg) -> None:
+        """Remember an argument that is a reference (``update_ref_obj``)."""
+        self.more["held"] = self.more.get("held", 0) + 1
+        self.ref = held
+
+    @property
+    def ref_id(self) -> int:
+        """The id of the one argument that is a reference, 0: none (``validate_ref_obj``)."""
+        if self.more.get("held", 0) > 1:
+            raise NotModelled("a kfunc with two references")
+        return self.ref.id if self.ref is not None else 0
 
     @property
     def releases(self) -> bool:
@@ -103,9 +117,10 @@ class Passed:
 ArgumentCheck = Callable[[Env, Passed], None]
 ARGUMENTS: dict[str, ArgumentCheck] = {}  # by kind of argument, beside those below
 RESULTS: dict[str, Callable[[Env, Meta], Reg | None]] = {}  # r0, by function without _impl
+BRANCHES: dict[str, Callable[[Env], None]] = {}  # before the arguments, by function
 EFFECTS: dict[str, Callable[[Env, Meta], None]] = {}  # behind the arguments, by function
 # Functions that are what their prototype says, though they have special arguments or flags
-UNMODELLED_FLAGS = table.ITER_NEXT | table.ARENA_RET
+UNMODELLED_FLAGS = table.ARENA_RET
 
 
 def call(env: Env, frame: Frame, insn: Call) -> int:
@@ -120,6 +135,9 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
         raise NotModelled(f"who may call kfunc {kfunc.name}")
     if not kfunc.allowed:
         env.refuse(f"calling kernel function {kfunc.name} is not allowed")
+    branch = BRANCHES.get(kfunc.name) if kfunc.in_kernel else None
+    if branch is not None:
+        branch(env)
     if kfunc.special("__bpf_trap"):
         env.refuse("unexpected __bpf_trap() due to uninitialized variable?")
     sleepable = bool(flags & table.SLEEPABLE)
@@ -151,6 +169,8 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
     if count > REG_ARGS:
         caller = env.subs[frame.subprog]
         caller.stack_arg_cnt = max(caller.stack_arg_cnt, caller.incoming + count - REG_ARGS)
+    if meta.iter is not None and flags & table.ITER_NEXT:
+        iters.next_round(env, meta.iter)
     return env.insn + 1
 
 
@@ -198,8 +218,7 @@ def _check_argument(env: Env, meta: Meta, index: int, argument: Argument) -> Non
     if releases and kind != "dynptr" and not held and not reg.is_null:
         env.refuse(f"release kfunc {kfunc.name} expects referenced PTR_TO_BTF_ID passed to {name}")
     if held:
-        meta.more["held"] = meta.more.get("held", 0) + 1
-        meta.ref = reg
+        meta.note(reg)
     if reg.is_null and argument.nullable:
         mark_precise(env, index)
         return
@@ -305,7 +324,7 @@ def _callback(env: Env, arg: Passed) -> None:
 def _map(env: Env, arg: Passed) -> None:
     if arg.reg.type & BASE != MAP_PTR or arg.reg.type & MAYBE_NULL:
         env.refuse(f"pointer in {arg.name} isn't map pointer")
-    raise NotModelled("a map passed to a kfunc")
+    object_args.same_map(env, arg.reg, arg.name, arg_name(arg.index - 1), arg.meta)
 
 
 def _memory(env: Env, arg: Passed) -> None:
@@ -445,7 +464,7 @@ def _pointer_result(env: Env, meta: Meta, returned: Ptr) -> Reg:
         kind = BTF_ID | TRUSTED
         if kfunc.special("bpf_get_kmem_cache"):
             kind = BTF_ID | UNTRUSTED
-        elif kfunc.flags & table.RCU_PROTECTED:
+        elif kfunc.flags & table.RCU_PROTECTED or _rcu_iter(env, meta):
             kind = BTF_ID | MEM_RCU
         return pointer(kind, TypeRef(btf, type_id))
     size, rdonly = meta.buffer_size, meta.buffer_rdonly
@@ -457,12 +476,18 @@ def _pointer_result(env: Env, meta: Meta, returned: Ptr) -> Reg:
             f"kernel function {kfunc.name} returns pointer type {kind_name(target)} "
             f"{target.name} is not supported"
         )
-    if meta.more.get("held", 0) > 1:
-        raise NotModelled("a kfunc with two references")
     kind = MEM | (MEM_RDONLY if rdonly else 0)
     if kfunc.flags & table.RCU_PROTECTED:
         kind |= MEM_RCU
-    return Reg(kind, const(0), info=size, parent_id=meta.ref.id if meta.ref is not None else 0)
+    return Reg(kind, const(0), info=size, parent_id=meta.ref_id)
+
+
+def _rcu_iter(env: Env, meta: Meta) -> bool:
+    """Say whether what an iterator gives is good under RCU only."""
+    if meta.iter is None or not meta.kfunc.flags & table.ITER_NEXT:
+        return False
+    number, index = meta.iter
+    return bool(env.state.frames[number].stack[index].reg.type & MEM_RCU)
 
 
 def _rdonly_cast(env: Env, meta: Meta) -> Reg:

@@ -7,8 +7,9 @@ The kinds of arguments, effects and results that ``check_kfunc_args``,
 
 from __future__ import annotations
 
+from harness.isa.insn import Call
+from harness.verifier import context, kfunc_call, object_args, objects, refs
 from harness.verifier import kfunc_table as table
-from harness.verifier import maps, object_args, objects, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.call import push_async
 from harness.verifier.env import Env, NotModelled
@@ -21,11 +22,9 @@ from harness.verifier.kfunc_call import (
     Passed,
 )
 from harness.verifier.memory import access
-from harness.verifier.prune import find_prev_entry, widen_imprecise
 from harness.verifier.state import (
     BTF_ID,
     MAP_VALUE,
-    MAYBE_NULL,
     MEM,
     MEM_ALLOC,
     MEM_RCU,
@@ -34,14 +33,21 @@ from harness.verifier.state import (
     REF_RES_LOCK_IRQ,
     SCALAR,
     STACK,
+    UNINIT,
     UNTRUSTED,
     ZERO_REG,
-    Iter,
+    Frame,
     Reg,
-    State,
 )
 
 _MAX_ERRNO = 4095
+
+
+def call(env: Env, frame: Frame, insn: Call) -> int:
+    """Check a call of any kernel function; return where the current state goes on."""
+    return kfunc_call.call(env, frame, insn)
+
+
 _SCHEDULES = ("bpf_task_work_schedule_signal", "bpf_task_work_schedule_resume")
 
 # --- dynptrs --------------------------------------------------------------------------------
@@ -78,7 +84,7 @@ def _slice(env: Env, meta: Meta) -> Reg:
     kind = MEM | objects.DYNPTR_TYPE_FLAGS[meta.dynptr.info[0]]
     if meta.kfunc.special("bpf_dynptr_slice"):
         kind |= MEM_RDONLY
-    elif not may_write_packets(env):
+    elif not context.PACKETS.get(env.program.type):
         env.refuse("the prog does not allow writes to packet data")
     size = meta.constant & 0xFFFFFFFF
     return Reg(kind, const(0), info=size, parent_id=meta.dynptr.id)
@@ -128,33 +134,6 @@ def _iter(env: Env, arg: Passed) -> None:
         objects.destroy_iter(env, reg, index, slots)
 
 
-def next_round(env: Env, place: tuple[int, int]) -> None:
-    """Follow an iterator: it ends here, and another state goes on (``process_iter_next_call``)."""
-    number, index = place
-    state = env.state
-    found: Iter = state.frames[number].stack[index].reg.info
-    if found.active:
-        parent = state.parent
-        if parent is None or parent.insn != env.insn or not _same_calls(parent, state):
-            raise NotModelled("verifier bug: bad parent state for iter next call")
-        before = find_prev_entry(env, parent, env.insn)
-        queued = env.push(env.insn + 1, env.insn)
-        objects.set_iter(queued, number, index, found._replace(depth=found.depth + 1))
-        if before is not None:
-            widen_imprecise(before, queued)
-        frame = queued.own(len(queued.frames) - 1)
-        frame.regs[0] = frame.regs[0].with_type(frame.regs[0].type & ~MAYBE_NULL)
-    objects.set_iter(state, number, index, found._replace(active=False))
-    env.frame().regs[0] = ZERO_REG
-
-
-def _same_calls(a: State, b: State) -> bool:
-    """``same_callsites``."""
-    return len(a.frames) == len(b.frames) and all(
-        one.callsite == other.callsite for one, other in zip(a.frames, b.frames, strict=True)
-    )
-
-
 # --- irq flags and locks ----------------------------------------------------------------------
 
 
@@ -195,10 +174,7 @@ def _lock_fails(env: Env) -> None:
     """Follow a lock that is not had; it may fail before anything else is checked."""
     branch = env.push(env.insn + 1, env.insn)
     frame = branch.own(len(branch.frames) - 1)
-    frame.regs[0:6] = [Reg(SCALAR, Scalar.from_srange(-_MAX_ERRNO, -1)), *[_UNINIT] * 5]
-
-
-_UNINIT = ZERO_REG
+    frame.regs[0:6] = [Reg(SCALAR, Scalar.from_srange(-_MAX_ERRNO, -1)), *[UNINIT] * 5]
 
 
 def _locked(env: Env, meta: Meta) -> Reg:
@@ -258,19 +234,7 @@ def _set_callback(env: Env, meta: Meta) -> None:
 def _schedule(env: Env, meta: Meta) -> None:
     """``bpf_task_work_schedule_signal``, ``bpf_task_work_schedule_resume``."""
     value = env.state.frames[-1].regs[3]
-    if value.type != MAP_VALUE and value.info is not None and not isinstance(value.info, maps.MapDef):
-        raise NotModelled("a task work callback of no map")
     push_async(env, meta.subprog, value, (-(1 << 31), (1 << 31) - 1), True)
-
-
-def may_write_packets(env: Env) -> bool:
-    """``may_access_direct_pkt_data``, for writing."""
-    from harness.verifier import context
-
-    packets = getattr(context, "PACKETS", None)
-    if packets is None:
-        raise NotModelled("which programs write to packets")
-    return bool(packets.get(env.program.type))
 
 
 ARGUMENTS.update(

@@ -45,6 +45,11 @@ _STRUCTS = {
 }
 _LATER_STRUCTS = {"bpf_wq": "wq", "bpf_timer": "timer", "bpf_task_work": "task_work"}
 _CONTEXT_FUNCS = ("bpf_cast_to_kern_ctx", "bpf_session_is_return", "bpf_session_cookie")
+# Functions that call back                            is_sync_callback_calling_kfunc
+SYNC_CALLBACKS = ("bpf_rbtree_add",)
+ASYNC_CALLBACKS = (
+    "bpf_wq_set_callback", "bpf_task_work_schedule_signal", "bpf_task_work_schedule_resume",
+)
 # fmt: on
 
 

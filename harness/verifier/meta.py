@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.refs import referenced
 from harness.verifier.state import Reg
+
+
+class Noted(Protocol):
+    """What objects among the arguments note, of helpers and kernel functions."""
+
+    map: Reg | None
+    dynptr: Reg | None
+
+    @property
+    def ref_id(self) -> int:
+        """The id of the one argument that is a reference, 0: none."""
+        ...
 
 
 class Meta:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import string
 
+from harness.isa.insn import Call
 from harness.model import MapDef
 from harness.verifier import maps, objects, records, refs
 from harness.verifier.bounds import const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.memory import access, check_map_access, field_record
-from harness.verifier.meta import Meta
+from harness.verifier.meta import Meta, Noted
 from harness.verifier.state import (
     DYNPTR,
     MAP_PTR,
@@ -28,6 +29,17 @@ from harness.verifier.state import (
 )
 
 _RES_LOCKS = REF_RES_LOCK | REF_RES_LOCK_IRQ
+
+
+def in_tree_callback(env: Env) -> bool:
+    """Say whether a tree compares nodes here (``in_rbtree_lock_required_cb``)."""
+    for frame in env.state.frames[1:]:
+        if frame.in_callback:
+            insn = env.insns[frame.callsite]
+            if isinstance(insn, Call) and insn.kind == "kfunc":
+                return True  # only those of trees call back at once
+    return False
+
 
 # --- locks -------------------------------------------------------------------------------
 
@@ -79,7 +91,7 @@ def spin_lock(env: Env, reg: Reg, name: str, lock: bool, kind: int = REF_LOCK) -
 # --- fields of map values -------------------------------------------------------------------
 
 
-def map_field(env: Env, reg: Reg, name: str, kind: str, meta: Meta) -> None:
+def map_field(env: Env, reg: Reg, name: str, kind: str, meta: Noted) -> None:
     """Check a pointer to a timer or its like (``check_map_field_pointer``)."""
     found = reg.info
     if reg.num.mask:
@@ -97,7 +109,7 @@ def map_field(env: Env, reg: Reg, name: str, kind: str, meta: Meta) -> None:
     meta.map = Reg(MAP_PTR, const(0), info=found, map_uid=reg.map_uid)
 
 
-def same_map(env: Env, reg: Reg, name: str, previous: str, meta: Meta) -> None:
+def same_map(env: Env, reg: Reg, name: str, previous: str, meta: Noted) -> None:
     """Take a map, which must be the one of the field before (``process_map_ptr_arg``)."""
     known = meta.map
     if known is not None and (
@@ -143,7 +155,7 @@ def dynptr(
     env: Env,
     reg: Reg,
     name: str,
-    meta: Meta,
+    meta: Noted,
     kind: str = "",
     uninit: bool = False,
     release: bool = False,

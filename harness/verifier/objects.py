@@ -33,6 +33,7 @@ from harness.verifier.state import (
     Iter,
     Reg,
     Slot,
+    State,
 )
 
 DYNPTR_SIZE = 16  # bytes, BPF_DYNPTR_SIZE
@@ -199,10 +200,10 @@ def destroy_iter(env: Env, reg: Reg, index: int, slots: int) -> None:
         env.scratched_slots |= 1 << index - each
 
 
-def set_iter(env: Env, number: int, index: int, found: Iter) -> None:
-    """Change the state of an iterator's first slot, in the current state."""
-    slot = env.state.frames[number].stack[index]
-    env.state.own(number).stack[index] = Slot(slot.types, slot.reg.with_info(found))
+def set_iter(state: State, number: int, index: int, found: Iter) -> None:
+    """Change the state of an iterator's first slot."""
+    slot = state.frames[number].stack[index]
+    state.own(number).stack[index] = Slot(slot.types, slot.reg.with_info(found))
 
 
 # --- irq flags ---------------------------------------------------------------------------

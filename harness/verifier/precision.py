@@ -27,7 +27,6 @@ from harness.isa.insn import (
 )
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.form import TAIL_CALL
-from harness.verifier.helpers import SYNC_CALLBACKS
 from harness.verifier.state import (
     ARG_ACCESS,
     DST_STACK,
@@ -450,7 +449,7 @@ def _undo_call(env: Env, insn: Call, at: int, following: int, trail: Trail) -> N
             )
         trail.frame -= 1
         return
-    if insn.kind == "helper" and insn.imm in SYNC_CALLBACKS and at != following - 1:
+    if env.calls_callback[at] and at != following - 1:
         _leave(trail, "callback")
         regs[frame] = 0
         trail.frame -= 1
