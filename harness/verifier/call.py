@@ -39,6 +39,7 @@ from harness.verifier.meta import Meta
 from harness.verifier.precision import mark_arg, mark_register, mark_slots
 from harness.verifier.prototypes import Unusable, prepare_args, returns_void
 from harness.verifier.prune import find_prev_entry, widen_imprecise
+from harness.verifier.results import invalid_scalar
 from harness.verifier.stack import check_initialised
 from harness.verifier.state import (
     ARENA,
@@ -47,6 +48,7 @@ from harness.verifier.state import (
     BUF,
     CTX,
     DYNPTR,
+    DYNPTR_FLAGS,
     FUNC,
     MAIN,
     MAP_KEY,
@@ -63,7 +65,6 @@ from harness.verifier.state import (
     NON_OWN_REF,
     PACKET,
     PACKET_META,
-    PACKET_TYPES,
     REG_SIZE,
     SCALAR,
     SOCK_COMMON,
@@ -80,9 +81,11 @@ from harness.verifier.state import (
     Frame,
     Reg,
     State,
+    in_packet,
     type_name,
 )
 
+END = -1  # a path ends with the call
 _MAX_VAR_SIZE = 1 << 29  # BPF_MAX_VAR_SIZ
 _MAX_ERRNO = 4095
 _CPUS = 8192  # CONFIG_NR_CPUS; the kernel says nr_cpu_ids - 1
@@ -201,6 +204,10 @@ def _call_global(env: Env, sub: Subprog, usable: bool) -> int:
     if not returns_void(env, sub):
         frame.regs[0] = UNKNOWN_REG
     env.scratched |= 0x3F
+    if sub.might_throw:
+        env.push(env.insn + 1, env.insn)
+        refs.check_leaks(env, "bpf_throw")
+        return END
     return env.insn + 1
 
 
@@ -255,6 +262,9 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
         check_offset(env, reg, name, "ctx")
         if reg.type != CTX:
             env.refuse(f"{name} expects pointer to ctx")
+    elif expected.kind == "dynptr":
+        check_offset(env, reg, name, "dynptr")
+        object_args.dynptr(env, reg, name, Meta())
     else:
         check_offset(env, reg, name, "")
         if reg.is_null:
@@ -268,7 +278,7 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
             size = -expected.size if reg.type == STACK else expected.size
             for write in (False, True):
                 helper_memory(env, reg, name, size, write, True, None)
-        if reg.type in PACKET_TYPES and sub.changes_packet:
+        if in_packet(reg.type) and sub.changes_packet:
             env.refuse(f"{name} is a packet pointer, but func#{sub.index} may change packet data")
         if not expected.nullable and (reg.type & MAYBE_NULL or reg.is_null):
             env.refuse(f"{name} is expected to be non-NULL")
@@ -332,19 +342,6 @@ def leave(env: Env) -> int:
     return to
 
 
-def invalid_scalar(reg: Reg, allowed: tuple[int, int], where: str, name: str) -> str:
-    """``verbose_invalid_scalar``."""
-    text = f"{where} the register {name} has"
-    known = ""
-    if reg.num.smin > -(1 << 63):
-        known += f" smin={reg.num.smin}"
-    if reg.num.smax < (1 << 63) - 1:
-        known += f" smax={reg.num.smax}"
-    return (
-        f"{text}{known or ' unknown scalar value'} should have been in [{allowed[0]}, {allowed[1]}]"
-    )
-
-
 # --- helpers ------------------------------------------------------------------------------
 
 
@@ -390,7 +387,8 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
         _check_func_ip(env)
     if number == TAIL_CALL:
         return _tail_call(env, frame) if len(env.state.frames) > 1 else env.insn + 1
-    if number in CHANGES_PACKET:
+    in_skb = meta.dynptr is not None and meta.dynptr.info[0] in ("skb", "skb_meta")
+    if number in CHANGES_PACKET or (number == 202 and in_skb):  # dynptr_write
         packets.forget(env)
     return env.insn + 1
 
@@ -631,7 +629,7 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
     if reg.is_null and nullable:
         mark_register(env, number_of_reg)
     else:
-        _check_type(env, reg, name, kind, flags, nullable)
+        _check_type(env, reg, name, kind, flags, nullable, number)
         check_offset(env, reg, name, kind, release="release" in flags)
     held = reg.id and refs.referenced(env.state, reg.id)
     if "release" in flags and kind != "dynptr" and not held and not reg.is_null:
@@ -704,21 +702,31 @@ def _may_take_packet(env: Env, proto: Prototype) -> bool:
     return kind in context.PACKETS and (proto.packet or kind == "cgroup_sockopt")
 
 
-def _check_type(env: Env, reg: Reg, name: str, kind: str, flags: list[str], nullable: bool) -> None:
+def _check_type(
+    env: Env, reg: Reg, name: str, kind: str, flags: list[str], nullable: bool, number: int
+) -> None:
     """``check_reg_type``."""
     found = reg.type
     if "rdonly" in flags:
         found &= ~MEM_RDONLY
     if nullable:
         found &= ~MAYBE_NULL
+    if kind in ("mem", "fixed_mem"):
+        found &= ~DYNPTR_FLAGS
     expected = _COMPATIBLE.get(kind)
     if expected is None:
         raise NotModelled(f"arguments of kind {kind}")
     if found not in expected:
         words = ", ".join(type_name(one) for one in expected)
         env.refuse(f"{name} type={type_name(reg.type)} expected={words}")
-    if reg.type & BASE == BTF_ID:
-        raise NotModelled("passing a BTF pointer (no kernel BTF)")
+    if reg.type & BASE != BTF_ID or kind in ("spin_lock", "kptr_xchg_dest"):
+        return
+    if expected is _MEM_TYPES and "rdonly" not in flags:
+        env.refuse(
+            f"{helper_name(number)}() may write into memory pointed by {name} "
+            f"type={type_name(reg.type)}"
+        )
+    raise NotModelled("passing a BTF pointer (no kernel BTF)")
 
 
 def _check_size(env: Env, proto: Prototype, index: int, meta: Meta, zero_ok: bool) -> None:

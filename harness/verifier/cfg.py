@@ -207,6 +207,11 @@ def check_cfg(env: Env) -> None:
     """Refuse unreachable instructions and mark where to prune (``bpf_check_cfg``)."""
     walk = _Walk(env)
     walk.run()
+    start = env.subs[env.exception_callback].start
+    if not walk.state[start]:
+        walk.state[start] = _DISCOVERED
+        walk.stack.append(start)
+        walk.run()
     index = 0
     while index < env.count:
         if walk.state[index] != _EXPLORED:

@@ -49,6 +49,7 @@ from harness.verifier import (
     kfunc_objects,
     kfuncs,
     memory,
+    objects,
     refs,
 )
 from harness.verifier.bounds import const
@@ -58,9 +59,10 @@ from harness.verifier.env import Argument, Env, NotModelled, Options, Refused, S
 from harness.verifier.fastcall import mark_patterns, remove_spills
 from harness.verifier.liveness import compute_live_registers
 from harness.verifier.log import Log
-from harness.verifier.precision import mark_register, push_history
+from harness.verifier.precision import push_history
 from harness.verifier.prototypes import Unusable, infer_args, prepare_args, returns_void
 from harness.verifier.prune import is_state_visited, update_branch_counts
+from harness.verifier.results import check_result
 from harness.verifier.state import (
     ARENA,
     CTX,
@@ -175,7 +177,7 @@ def prepare(env: Env) -> None:
     if env.btf is not None and validate(env.btf) is not None:
         env.btf = None  # as libbpf then does, go on without
     records = form.prepare_func_info(env)
-    form.add_subprogs(env)
+    form.add_subprogs(env, records)
     form.check_subprogs(env)
     form.check_btf_info(env, records)
     form.check_insns(env)
@@ -215,6 +217,8 @@ def _explore(env: Env) -> None:
     _explore_from(env, env.subs[0], sleepable)
     if not env.has_func_info:
         return
+    if env.exception_callback:
+        env.subs[env.exception_callback].called[sleepable] = True
     more = True
     while more:
         more = False
@@ -250,6 +254,11 @@ def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
             prepare_args(env, sub)
         except Unusable:
             raise Refused("") from None
+        if sub.is_exception_callback:
+            if returns_void(env, sub):
+                raise Refused("exception cb cannot return void")
+            if sub.arg_cnt != 1 or sub.args[0].kind != "scalar":
+                raise Refused("exception cb only supports single integer argument")
         for index, arg in enumerate(sub.args[:REG_ARGS]):
             frame.regs[index + 1] = _entry_arg(env, arg)
         if env.program.type == "ext":
@@ -293,6 +302,8 @@ def _main_args(env: Env, sub: Subprog) -> None:
 def _entry_arg(env: Env, arg: Argument) -> Reg:
     if arg.kind == "ctx":
         return Reg(CTX, const(0))
+    if arg.kind == "dynptr":
+        return objects.dynptr("local", env.new_id(), 0)
     if arg.kind == "mem":
         kind = MEM | (MAYBE_NULL if arg.nullable else 0)
         return Reg(kind, const(0), env.new_id() if arg.nullable else 0, info=arg.size)
@@ -388,10 +399,11 @@ def _exit(env: Env, frame: Frame, insn: Exit) -> int:
         env.jumps += 1
         return call.leave(env)
     env.jumps += 1
-    if frame.subprog and not frame.in_async:
+    sub = env.subs[frame.subprog]
+    if sub.index and not frame.in_async and not sub.is_exception_callback:
         _check_global_result(env, frame)
     else:
-        _check_result(env, frame)
+        check_result(env, frame)
     return _END
 
 
@@ -404,24 +416,6 @@ def _check_global_result(env: Env, frame: Frame) -> None:
         env.refuse(
             f"At subprogram exit the register R0 is not a scalar value ({type_name(reg.type)})"
         )
-
-
-def _check_result(env: Env, frame: Frame) -> None:
-    """``check_return_code``."""
-    reg = memory.read_reg(env, frame, 0)
-    where = "At program exit"
-    allowed: tuple[int, int] | None
-    if frame.in_async:
-        where, allowed = "At async callback return", frame.callback_range
-    else:
-        allowed = context.result_range(env)
-    if allowed is None:
-        return
-    if reg.type != SCALAR:
-        env.refuse(f"{where} the register R0 is not a known value ({type_name(reg.type)})")
-    mark_register(env, 0)
-    if not (allowed[0] <= reg.num.smin and reg.num.smax <= allowed[1]):
-        env.refuse(call.invalid_scalar(reg, allowed, where, "R0"))
 
 
 def _goto(env: Env, frame: Frame, insn: Goto) -> int:

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from harness.isa.insn import Call, LoadImm
+from harness.isa.opcodes import CALL, CALL_KINDS, JMP
 from harness.verifier.env import Env, Refused
 from harness.verifier.form import is_call, is_func_address
 from harness.verifier.state import MAX_FRAMES, MAX_STACK
 
+CALL_CODE, KFUNC = JMP | CALL, CALL_KINDS["kfunc"]
 _PRIVATE_STACK_MIN = 64  # BPF_PRIV_STACK_MIN_SIZE
 _PRIVATE_TYPES = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tracepoint"})
 
@@ -50,9 +52,13 @@ def _check_chain(env: Env, first: int, private: bool) -> None:
         callee = -1
         while at < subs[index].end:
             code, _, src, _, imm = env.fields[at]
+            if code == CALL_CODE and src == KFUNC:
+                _check_throw(env, at, index, caller)
             if is_call(code, src) or is_func_address(code, src):
                 target = env.find_subprog(at + imm + 1)
                 assert target is not None  # add_subprogs
+                if target.is_exception_callback and is_call(code, src):
+                    raise Refused(f"insn {at} cannot call exception cb directly")
                 if not (target.is_async_callback and not is_call(code, src)):
                     callee = target.index
                     break
@@ -79,6 +85,20 @@ def _check_chain(env: Env, first: int, private: bool) -> None:
         index = caller[index]
         frame, at = frames[index], resume[index]
         tail_call = subs[index].tail_call_reachable
+
+
+def _check_throw(env: Env, at: int, index: int, caller: dict[int, int]) -> None:
+    """Refuse to throw from a callback."""
+    insn = env.insns[at]
+    if not isinstance(insn, Call) or not env.kfuncs[insn.imm].special("bpf_throw"):
+        return
+    up = index
+    while up >= 0:
+        if env.subs[up].is_callback:
+            raise Refused(
+                f"bpf_throw kfunc (insn {at}) cannot be called from callback subprog {index}"
+            )
+        up = caller[up]
 
 
 def _enter(env: Env, index: int, depth: int, private: bool, caller: dict[int, int]) -> int:

@@ -64,7 +64,7 @@ class Options:
 class Argument:
     """What a global function, or a static one that may be checked, expects in an argument."""
 
-    kind: str  # "scalar", "ctx", "mem"
+    kind: str  # "scalar", "ctx", "mem", "dynptr"
     size: int = 0  # mem: bytes
     nullable: bool = False
 
@@ -89,6 +89,7 @@ class Subprog:
     has_ld_abs: bool = False
     is_callback: bool = False
     is_async_callback: bool = False
+    is_exception_callback: bool = False
     changes_packet: bool = False
     might_sleep: bool = False
     might_throw: bool = False
@@ -133,6 +134,8 @@ class Env:
         self.count = len(self.insns)
         self.fields: list[Fields] = []  # opcode, registers, offset, immediate of each slot
         self.maps: tuple[MapDef, ...] = program.maps
+        self.exception_callback = 0  # index of the subprogram, 0: none
+        self.throws = False  # the program was seen to throw
         self.used_maps: list[MapDef] = []  # in the order of their first use
         self.btf: Btf | None = program.btf
         self.kernel_btf = options.kernel_btf

@@ -7,7 +7,7 @@ registers and opcodes (``check_and_resolve_insns``), function and line informati
 
 from __future__ import annotations
 
-from harness.btf import Enum, Int
+from harness.btf import GLOBAL, Enum, Func, Int
 from harness.isa import opcodes as o
 from harness.isa.codec import LD_IMM64, Fields, fields
 from harness.isa.insn import PARAMS, High, Insn, LoadImm
@@ -86,7 +86,43 @@ def prepare_func_info(env: Env) -> list[tuple[int, int]]:
     return records
 
 
-def add_subprogs(env: Env) -> None:
+def _exception_callback(env: Env, records: list[tuple[int, int]]) -> int:
+    """Return the slot of the function that a program's exceptions go to, 0: none.
+
+    ``bpf_find_exception_callback_insn_off``.
+    """
+    btf, prefix = env.btf, "exception_callback:"
+    if btf is None or not records:
+        return 0
+    tags = [
+        tag.name[len(prefix) :]
+        for tag in btf.tags(records[0][1])
+        if tag.component == -1 and tag.name.startswith(prefix)
+    ]
+    if not tags:
+        return 0
+    if len(tags) > 1:
+        raise Refused("multiple exception callback tags for main subprog")
+    name = tags[0]
+    found = btf.find(name, Func)
+    if found is None:
+        raise Refused(f"exception callback '{name}' could not be found in BTF")
+    func = btf[found]
+    assert isinstance(func, Func)
+    if func.linkage != GLOBAL:
+        raise Refused(f"exception callback '{name}' must have global linkage")
+    start = 0
+    for at, type_id in records:
+        if type_id == found:
+            start = at
+            if not start:
+                raise Refused("invalid exception callback insn_off in func_info: 0")
+    if not start:
+        raise Refused("exception callback type id not found in func_info")
+    return start
+
+
+def add_subprogs(env: Env, records: list[tuple[int, int]]) -> None:
     """Find where subprograms start (``add_subprogs``)."""
     starts = {0}
     for index, (code, _, src, _, imm) in enumerate(env.fields):
@@ -99,12 +135,21 @@ def add_subprogs(env: Env) -> None:
             if len(starts) >= MAX_SUBPROGS:
                 raise Refused("too many subprograms", index)
             starts.add(target)
+    callback = _exception_callback(env, records)
+    if callback:
+        if callback not in starts and len(starts) >= MAX_SUBPROGS:
+            raise Refused("too many subprograms")
+        starts.add(callback)
     env.starts = sorted(starts)
     ends = [*env.starts[1:], env.count]
     env.subs = [
         Subprog(index, start, end)
         for index, (start, end) in enumerate(zip(env.starts, ends, strict=True))
     ]
+    for sub in env.subs[1:]:
+        if sub.start == callback:
+            env.exception_callback = sub.index
+            sub.is_callback = sub.is_async_callback = sub.is_exception_callback = True
     if env.log.level > 1:
         for sub in env.subs:
             env.log.text(f"func#{sub.index} @{sub.start}\n")

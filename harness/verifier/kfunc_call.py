@@ -27,6 +27,7 @@ from harness.verifier.btf_pointer import (
 )
 from harness.verifier.call import (
     CALLER_SAVED,
+    END,
     check_args_written,
     check_offset,
     forget_args,
@@ -171,6 +172,9 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
         caller.stack_arg_cnt = max(caller.stack_arg_cnt, caller.incoming + count - REG_ARGS)
     if meta.iter is not None and flags & table.ITER_NEXT:
         iters.next_round(env, meta.iter)
+    if kfunc.special("bpf_throw"):
+        refs.check_leaks(env, "bpf_throw")
+        return END
     return env.insn + 1
 
 

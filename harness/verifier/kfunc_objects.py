@@ -8,7 +8,7 @@ The kinds of arguments, effects and results that ``check_kfunc_args``,
 from __future__ import annotations
 
 from harness.isa.insn import Call
-from harness.verifier import context, kfunc_call, object_args, objects, refs
+from harness.verifier import context, kfunc_call, object_args, objects, refs, results
 from harness.verifier import kfunc_table as table
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.call import push_async
@@ -237,6 +237,17 @@ def _schedule(env: Env, meta: Meta) -> None:
     push_async(env, meta.subprog, value, (-(1 << 31), (1 << 31) - 1), True)
 
 
+# --- exceptions -----------------------------------------------------------------------------
+
+
+def _throw(env: Env, meta: Meta) -> None:
+    """``bpf_throw``."""
+    del meta
+    env.throws = True
+    if not env.exception_callback:
+        results.check_result(env, env.state.frames[-1], 1)
+
+
 ARGUMENTS.update(
     {
         "dynptr": _dynptr,
@@ -263,6 +274,7 @@ EFFECTS.update(
         "bpf_rcu_read_unlock": _rcu_unlock,
         "bpf_preempt_disable": _preempt_disable,
         "bpf_preempt_enable": _preempt_enable,
+        "bpf_throw": _throw,
         "bpf_wq_set_callback": _set_callback,
         **dict.fromkeys(_SCHEDULES, _schedule),
     }

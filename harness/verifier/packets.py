@@ -13,10 +13,10 @@ from harness.verifier.state import (
     PACKET,
     PACKET_END,
     PACKET_META,
-    PACKET_TYPES,
     UNKNOWN_REG,
     Reg,
     State,
+    in_packet,
 )
 
 MAX_OFFSET = 0xFFFF  # MAX_PACKET_OFF
@@ -99,4 +99,4 @@ def _mark_end(state: State, number: int, index: int, beyond: bool) -> None:
 
 def forget(env: Env) -> None:
     """Forget pointers to a packet that may have moved (``clear_all_pkt_pointers``)."""
-    refs.rewrite(env.state, lambda reg: UNKNOWN_REG if reg.type in PACKET_TYPES else reg)
+    refs.rewrite(env.state, lambda reg: UNKNOWN_REG if in_packet(reg.type) else reg)

@@ -230,7 +230,7 @@ def _pointer(
     if isinstance(behind, Struct | Fwd) and not behind.union and behind.name == "bpf_dynptr":
         if tags:
             return _bad_tags(env, index)
-        raise NotModelled("dynptr arguments")
+        return Argument("dynptr")
     if "trusted" in tags or "untrusted" in tags:
         raise NotModelled("arguments tagged trusted or untrusted (no kernel BTF)")
     if "arena" in tags:

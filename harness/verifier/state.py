@@ -69,6 +69,12 @@ REG_SIZE = 8  # bytes of a stack slot
 
 
 PACKET_TYPES = frozenset({PACKET, PACKET_META, PACKET_END})
+_PACKET_SLICES = DYNPTR_SKB | DYNPTR_XDP | DYNPTR_SKB_META
+
+
+def in_packet(kind: int) -> bool:
+    """Say whether a pointer is one to a packet, or to a dynptr's slice of one."""
+    return kind in PACKET_TYPES or bool(kind & _PACKET_SLICES and kind & BASE == MEM)
 
 
 def type_name(kind: int) -> str:
