@@ -616,7 +616,7 @@ def _add_triage(commands: Any) -> None:
     add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
     add("--no-reduce", action="store_true", help="leave the C as it is")
     add("--no-cvise", action="store_true", help="reduce with our own passes only")
-    add("--patience", type=_positive, default=75, metavar="S", help="seconds to reduce (75)")
+    add("--patience", type=_positive, default=600, metavar="S", help="cut reduction off (600 s)")
     add("--kernel", action="store_true", help="ask a real Linux, too (in qemu)")
     add("--out", default=".", metavar="DIR", help="where reports go (.)")
     add("--keep", action="store_true", help="write the case and its known.toml entry to corpus/")

@@ -11,15 +11,11 @@ programs, and then it is checked. The guests belong to this process, not to the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import gc
 import itertools
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,6 +42,7 @@ from harness.model import (
     outcome_json,
 )
 from harness.pipeline import Built, Check, Linux, Plan, Settings
+from harness.workers import Pool
 
 if TYPE_CHECKING:
     from harness.legs.kernel import KernelAnswer
@@ -458,7 +455,7 @@ def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int
             waiting.remove(step)
             then = step.then or finished
             try:
-                with _pool(1) as pool:
+                with Pool(1) as pool:
                     result = pool.submit(step.call, *step.arguments).result()
             except BrokenProcessPool:
                 why = "the process that checked it died: a crash in LLVM or the emulator"
@@ -467,7 +464,7 @@ def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int
             continue
         running: dict[Future[Any], Step] = {}
         try:
-            with _pool(jobs) as pool:
+            with Pool(jobs) as pool:
                 while waiting or running or asked:
                     # a few more than can run, so that no worker waits for us
                     while waiting and len(running) < jobs + 2:
@@ -482,57 +479,6 @@ def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int
             for step in running.values():
                 step.alone = True
                 waiting.append(step)
-
-
-class _pool:  # noqa: N801 (reads as a function)
-    """A pool of workers that a KeyboardInterrupt ends at once."""
-
-    def __init__(self, jobs: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["harness.pipeline"])
-        try:
-            self._executor = ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=_start_worker
-            )
-        except OSError as error:
-            raise HarnessError(
-                f"cannot make worker processes ({error.strerror}): they need a writable /dev/shm, "
-                "e.g. mount -t tmpfs tmpfs /dev/shm"
-            ) from None
-
-    def __enter__(self) -> ProcessPoolExecutor:
-        return self._executor
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            for process in multiprocessing.active_children():
-                process.terminate()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Most of what a step makes lives as long as the step: looking for cycles is in vain.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, _leave)
-    # A parent that is killed leaves no worker behind: its end of this pipe closes then.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        signal.signal(signal.SIGIO, _leave)
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
-        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
-
-
-def _leave(*_: object) -> None:
-    """End this worker at once, with the compilers that it runs, each a group of its own."""
-    for path in Path("/proc/self/task").glob("*/children"):
-        for child in path.read_text().split():
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(OSError):
-                    kill(int(child), signal.SIGKILL)
-    os._exit(1)  # an exception would be taken for the result of a step
 
 
 # --- known.toml -------------------------------------------------------------

@@ -31,10 +31,13 @@ from harness.model import (
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, find_compilers
 from harness.triage import assembly, page, report, rules
-from harness.triage.classify import WRONG_CODE
 from harness.triage.experiments import Subject, inlined
-from harness.triage.reduce import layout_text, reduce
-from harness.triage.session import keep, target_of, triage
+from harness.triage.facts import WRONG_CODE
+from harness.triage.keeping import keep
+from harness.triage.reduce import in_turn, reduce
+from harness.triage.session import triage
+from harness.triage.targets import target_of
+from harness.triage.tokens import layout_text
 
 CONFIG = BuildConfig("clang", "2", "v3", "hidden")
 WEIGH = """\
@@ -97,7 +100,7 @@ def shrunk(text: str, wanted: str, function: str = "f") -> str:
     def interesting(candidate: Subject) -> bool:
         return re.search(wanted, re.sub(r"\s+", "", candidate.c)) is not None
 
-    return re.sub(r"\s+", "", reduce(subject, interesting, patience=20).subject.c)
+    return re.sub(r"\s+", "", reduce(subject, in_turn(interesting), patience=20).subject.c)
 
 
 def test_a_reduction_keeps_what_is_asked_and_nothing_else() -> None:
@@ -120,7 +123,7 @@ def test_a_reduction_is_the_same_every_time() -> None:
 
 
 def test_what_is_not_interesting_is_left_as_it_is() -> None:
-    result = reduce(Subject(WEIGH, "weigh", CONFIG), lambda _: False)
+    result = reduce(Subject(WEIGH, "weigh", CONFIG), in_turn(lambda _: False))
     assert result.subject.c == WEIGH
     assert result.notes
 

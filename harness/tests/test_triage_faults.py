@@ -16,7 +16,7 @@ import pytest
 
 import harness
 from harness.toolchain import Compiler, find_compilers
-from harness.triage.classify import (
+from harness.triage.facts import (
     AGREES,
     CLANG,
     CRASH,
@@ -27,7 +27,8 @@ from harness.triage.classify import (
     VERIFIER,
     WRONG_CODE,
 )
-from harness.triage.session import Triage, target_of, triage
+from harness.triage.session import Triage, triage
+from harness.triage.targets import target_of
 
 HARNESS = Path(harness.__file__).parent
 REFUSED_SOURCES = HARNESS.parent / "c_sources" / "refused"

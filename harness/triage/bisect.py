@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.model import Accepted, BuildConfig, Unknown
+from harness.model import BuildConfig, Unknown
 from harness.pipeline import Plan
 from harness.toolchain import Compiler
-from harness.triage.classify import CRASH, REFUSED, Diagnosis, Facts, judge
+from harness.triage.classify import shape
 from harness.triage.experiments import Bench, Built, Subject
+from harness.triage.facts import Diagnosis, Facts
+from harness.triage.judge import judge
 
 # fmt: off
 AXES = (
@@ -55,29 +57,28 @@ Bad = Callable[[Plan, BuildConfig, Sequence[str], Compiler | None], bool]
 
 def bad_like(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> Bad:
     """Return the question whether a build shows what *diagnosis* says."""
-    wanted = diagnosis.signature
 
     def bad(
         planned: Plan, config: BuildConfig, extra: Sequence[str], compiler: Compiler | None
     ) -> bool:
         built = bench.build(planned, config, extra, compiler=compiler)
-        return shows(facts, built, wanted)
+        return alike(facts, built, diagnosis)
 
     return bad
 
 
-def shows(facts: Facts, built: Built, wanted: tuple[str, str]) -> bool:
-    """Return whether *built*, of the same source, is to be judged as *wanted*."""
-    if wanted[0] == CRASH:
-        return built.program is None and built.data is None
-    if wanted[0] == REFUSED and isinstance(built.verdict, Accepted):
+def alike(facts: Facts, built: Built, diagnosis: Diagnosis) -> bool:
+    """Return whether *built*, of the same source, shows what *diagnosis* of *facts* says."""
+    if shape(built) != shape(facts.built):
         return False
+    if shape(built)[0] != "runs":
+        return True  # the same refusal, or none for the same reason
     again = Facts(
         facts.subject, facts.planned, built, facts.mask, facts.natives, facts.gccs, facts.vectors
     )
     again.bad = list(facts.bad)
     again.undefined = facts.undefined
-    return judge(again).signature == wanted
+    return judge(again).signature == diagnosis.signature
 
 
 def bisect(
@@ -97,7 +98,7 @@ def bisect(
         return replace(found, hand_over=hand_over, step_why=why)
     if text.program is None:
         hand_over = f"the assembly does not assemble: {text.why}"
-    elif shows(facts, text, diagnosis.signature):
+    elif alike(facts, text, diagnosis):
         hand_over = "the assembly shows it too: it is there before the object is written"
     else:
         hand_over = "the assembly is right, the object is wrong: the step is writing the object"

@@ -1,56 +1,40 @@
-"""Who is wrong: experiments, then a judgement that quotes them.
+"""Experiments: what is compiled, run and compared before anybody is blamed.
 
-``examine`` runs the experiments and ``judge`` reads their results; neither guesses. What
-the experiments do not decide is said to be undecided, and a verdict that they support only
-in part carries less confidence.
+``examine`` carries out all of them, ``look`` the few that a reduction repeats with every
+text. Neither guesses and neither blames: that is ``judge``'s.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from harness.btf_check import validate
-from harness.compare import agree
 from harness.model import (
-    Accepted,
     BuildConfig,
     Mask,
     Outcome,
-    Program,
     Rejected,
-    Returned,
-    Trapped,
     Unknown,
-    Vector,
-    Verdict,
 )
 from harness.pipeline import Plan
 from harness.toolchain import Compiler
-from harness.triage import assembly, rules
-from harness.triage.assembly import Mismatch
-from harness.triage.experiments import STRICT, Bench, Built, Subject, differing, place_of, same_on
-
-# fmt: off
-UNDEFINED   = "source has undefined behaviour"
-WRONG_CODE  = "clang BPF back end (wrong code)"
-CRASH       = "clang BPF back end (crash or refusal of valid code)"
-REFUSED     = "clang produces code the verifier rightly refuses"
-X86         = "LLVM x86"
-VERIFIER    = "our verifier"
-JIT         = "our JIT"
-INTERPRETER = "our interpreter"
-LINUX_VERIFIER = "Linux verifier"
-LINUX_JIT   = "Linux JIT"
-UNSTABLE    = "unstable"
-INVALID     = "source is not valid C"
-AGREES      = "nothing diverges"
-UNDECIDED   = "undecided"
-# fmt: on
-CLANG = (WRONG_CODE, CRASH, REFUSED)
-CERTAIN, HIGH, MEDIUM, LOW = "certain", "high", "medium", "low"
+from harness.triage import assembly
+from harness.triage.experiments import STRICT, Bench, Built, Subject, differing, place_of
+from harness.triage.facts import (
+    INTERPRETER,
+    JIT,
+    UNDEFINED,
+    Diagnosis,
+    Facts,
+    Kernel,
+    built_text,
+    general,
+    rightness,
+    same_behaviour,
+    verdict_text,
+)
+from harness.triage.judge import judge
 
 NATIVE_LEVELS = (0, 1, 2, 3)
 GCC_LEVELS = ("0", "2")
@@ -60,86 +44,12 @@ AXIS_LINKAGES = ("hidden", "static")
 # What stands in the way of many an optimisation that relies on what the standard forbids.
 LENIENT = ("-fno-strict-aliasing", "-fwrapv", "-fno-delete-null-pointer-checks")
 
-NO_MASK = Mask(b"")
-
-Kernel = Callable[[Program, Sequence[Vector]], tuple[Verdict, Sequence[Outcome]]]
-"""What a real Linux says to a program, and does on vectors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """One question and what came out."""
-
-    name: str
-    result: str
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Who is wrong, and the experiments that say so."""
-
-    cause: str  # one of the above
-    detail: str  # one sentence
-    confidence: str  # CERTAIN to LOW
-    experiments: tuple[Experiment, ...] = ()
-    suspects: tuple[str, ...] = ()  # where undecided
-    vector: Vector | None = None  # the first that shows it
-    undefined: str = ""  # what is undefined about the source
-
-    @property
-    def signature(self) -> tuple[str, str]:
-        """What a reduction must keep: the cause, and its sentence without numbers."""
-        return self.cause, re.sub(r"0x[0-9a-f]+|\d+", "N", self.detail)
-
-
-@dataclass(slots=True)
-class Facts:
-    """Results of the experiments; None: not carried out."""
-
-    subject: Subject
-    planned: Plan
-    built: Built
-    mask: Mask = NO_MASK
-    natives: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # llvmlite's
-    gccs: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
-    vectors: Sequence[Vector] = ()
-    bad: list[int] = field(default_factory=list)  # vectors on which anything disagrees
-    undefined: Mapping[int, str] = field(default_factory=dict)
-    undefined_why: str = ""
-    lenient_native: bool | None = None  # native code differs where aliasing rules are off
-    lenient: Built | None = None
-    again: Built | None = None
-    through_text: Built | None = None
-    mismatch: Mismatch | None = None  # an instruction that the assembly has otherwise
-    btf_damaged: bool = False  # the object's BTF is not what the assembly has
-    others: Mapping[BuildConfig, Built] = field(default_factory=dict)
-    kernel: tuple[Verdict, Sequence[Outcome]] | None = None
-    log: list[Experiment] = field(default_factory=list)
-
-    def note(self, name: str, result: str) -> None:
-        """Add an experiment to the log, without the names of our scratch folders."""
-        self.log.append(Experiment(name, re.sub(r"/\S*/crosscheck-\w+/", "", result)))
-
-    @property
-    def legs(self) -> dict[str, Sequence[Outcome]]:
-        """The outcomes of our legs in the build in question."""
-        return dict(self.built.legs or {})
-
 
 def classify(
-    bench: Bench,
-    subject: Subject,
-    *,
-    thorough: bool = True,
-    gcc: Compiler | None = None,
-    kernel: Kernel | None = None,
+    bench: Bench, subject: Subject, *, gcc: Compiler | None = None, kernel: Kernel | None = None
 ) -> Diagnosis:
-    """Return who is wrong about *subject*.
-
-    Without *thorough* only the experiments that a reduction repeats are carried out.
-    """
-    facts = examine(bench, subject, thorough=thorough, gcc=gcc, kernel=kernel)
-    return concluded(facts)
+    """Return who is wrong about *subject*."""
+    return concluded(examine(bench, subject, gcc=gcc, kernel=kernel))
 
 
 def concluded(facts: Facts) -> Diagnosis:
@@ -148,70 +58,136 @@ def concluded(facts: Facts) -> Diagnosis:
     return replace(diagnosis, experiments=tuple(facts.log))
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a shorter text must show to be as good as the longer one."""
+
+    signature: tuple[str, str]
+    shape: tuple[str, str]  # of the build
+    legs: bool  # interpreter and JIT must differ
+    undefined: bool  # undefined behaviour is what it is about
+
+    @staticmethod
+    def of(facts: Facts) -> Wanted:
+        """Return what *facts* show."""
+        diagnosis = judge(facts)
+        blamed = diagnosis.cause in (JIT, INTERPRETER)
+        undefined = diagnosis.cause == UNDEFINED
+        return Wanted(diagnosis.signature, shape(facts.built), blamed, undefined)
+
+
+def shape(built: Built) -> tuple[str, str]:
+    """Return what a build came to, without numbers: whatever the blame, it must stay."""
+    if built.program is None:
+        return ("no object" if built.data is None else "no program"), general(built.why)
+    if isinstance(built.verdict, Rejected):
+        return "refused", general(built.verdict.message)
+    return "runs", ""
+
+
+def shows(bench: Bench, subject: Subject, wanted: Wanted) -> bool:
+    """Return whether *subject* shows *wanted*, and slips into nothing undefined."""
+    facts = look(bench, subject, wanted)
+    if facts is None:
+        return False
+    found = judge(facts)
+    if found.undefined and not wanted.undefined:
+        return False
+    return found.signature == wanted.signature
+
+
 # --- experiments ------------------------------------------------------------
 
 
-def examine(
-    bench: Bench,
-    subject: Subject,
-    *,
-    thorough: bool = True,
-    gcc: Compiler | None = None,
-    kernel: Kernel | None = None,
-) -> Facts:
-    """Carry out the experiments on *subject*."""
-    planned = bench.plan(subject, NATIVE_LEVELS if thorough else (0, 2))
+def look(bench: Bench, subject: Subject, wanted: Wanted | None = None) -> Facts | None:
+    """Carry out the quick experiments, the cheapest first.
+
+    None as soon as *subject* cannot show *wanted* any more.
+    """
+    planned = bench.plan(subject)
     if planned.programs:
         facts = Facts(subject, planned, bench.program(planned, subject))
-        facts.note("compile, load, verify", _built_text(facts.built))
-        if thorough:
-            facts.again = bench.program(planned, subject, cache=False)
-            facts.note("replay: compile and verify again", _built_text(facts.again))
-            _kernel(facts, kernel)
+        facts.note("compile, load, verify", built_text(facts.built))
         return facts
     if not planned.layouts:
-        why = planned.failure or "it has no function to test"
-        facts = Facts(subject, planned, Built(subject.config, (), why=why))
-        facts.note("compile for discovery", why)
-        return facts
-    place = place_of(planned)
+        return _nothing(subject, planned) if wanted is None else None
+    facts = _begun(bench, subject, planned)
+    if wanted is not None and shape(facts.built) != wanted.shape:
+        return None
+    if wanted is not None and wanted.legs:
+        legs = list(facts.legs.values())
+        if len(legs) < 2 or not differing(legs[0], legs[1], facts.mask):
+            return None
+    if not isinstance(facts.built.verdict, Rejected):
+        facts.natives, why = bench.natives(planned, (0, 2))
+        if why:
+            facts.note("native build", why)
+        if wanted is not None and not facts.natives:
+            return None
+    _disagreements(facts)
+    runs = wanted is not None and wanted.shape[0] == "runs" and not subject.expected
+    if runs and not facts.bad:
+        return None
+    _undefined(bench, facts)
+    if subject.assembly:
+        _assembly(bench, facts)
+    return facts
+
+
+def _begun(bench: Bench, subject: Subject, planned: Plan) -> Facts:
     facts = Facts(
         subject,
         planned,
         bench.build(planned, subject.config, STRICT if subject.strict else ()),
-        place.mask,
-        planned.natives.get(subject.function, {}),
+        place_of(planned).mask,
         vectors=planned.vectors[subject.function],
     )
-    facts.note("compile, load, verify", _built_text(facts.built))
-    if planned.native_why:
-        facts.note("native build", planned.native_why)
-    if thorough:
-        _replay(bench, facts)
-        _native(bench, facts, gcc)
+    facts.note("compile, load, verify", built_text(facts.built))
+    return facts
+
+
+def _nothing(subject: Subject, planned: Plan) -> Facts:
+    why = planned.failure or "it has no function to test"
+    facts = Facts(subject, planned, Built(subject.config, (), why=why))
+    facts.note("compile for discovery", why)
+    return facts
+
+
+def examine(
+    bench: Bench, subject: Subject, *, gcc: Compiler | None = None, kernel: Kernel | None = None
+) -> Facts:
+    """Carry out all experiments on *subject*."""
+    planned = bench.plan(subject)
+    if planned.programs:
+        facts = Facts(subject, planned, bench.program(planned, subject))
+        facts.note("compile, load, verify", built_text(facts.built))
+        facts.again = bench.program(planned, subject, cache=False)
+        facts.note("replay: compile and verify again", built_text(facts.again))
+        _kernel(facts, kernel)
+        return facts
+    if not planned.layouts:
+        return _nothing(subject, planned)
+    facts = _begun(bench, subject, planned)
+    facts.natives, why = bench.natives(planned, NATIVE_LEVELS)
+    if why:
+        facts.note("native build", why)
+    _replay(bench, facts)
+    _native(bench, facts, gcc)
     _disagreements(facts)
     _undefined(bench, facts)
-    if thorough or subject.assembly:
-        _assembly(bench, facts)
-    if thorough:
-        _others(bench, facts)
-        _text(bench, facts)
-        _kernel(facts, kernel)
+    _assembly(bench, facts)
+    _others(bench, facts)
+    _text(bench, facts)
+    _kernel(facts, kernel)
     return facts
 
 
 def _replay(bench: Bench, facts: Facts) -> None:
     facts.again = again = bench.build(facts.planned, facts.subject.config, cache=False)
-    same = _same_behaviour(facts.built, again)
+    same = same_behaviour(facts.built, again)
     bytes_too = "the same object" if again.data == facts.built.data else "another object"
-    words = "the same outcome" if same else f"another outcome: {_built_text(again)}"
+    words = "the same outcome" if same else f"another outcome: {built_text(again)}"
     facts.note("replay: compile and run again", f"{bytes_too}, {words}")
-
-
-def _same_behaviour(a: Built, b: Built) -> bool:
-    if (a.program is None) != (b.program is None) or type(a.verdict) is not type(b.verdict):
-        return False
-    return a.program is None or dict(a.legs or {}) == dict(b.legs or {})
 
 
 def _native(bench: Bench, facts: Facts, gcc: Compiler | None) -> None:
@@ -299,38 +275,6 @@ def axes(config: BuildConfig) -> list[BuildConfig]:
     return [other for other in dict.fromkeys(found) if other != config]
 
 
-RIGHT, WRONG = "right", "wrong"
-
-
-def rightness(facts: Facts, built: Built) -> str:
-    """Return how *built* compares with the native consensus, in few words."""
-    if built.program is None:
-        return f"no program: {built.why}"
-    if isinstance(built.verdict, Rejected):
-        return f"refused: {built.verdict.message}"
-    truth = consensus({**facts.natives, **facts.gccs}, facts.mask, len(facts.vectors))
-    for outcomes in (built.legs or {}).values():
-        for number, outcome in enumerate(outcomes):
-            right = truth[number] if number < len(truth) else None
-            if number in facts.undefined or right is None:
-                continue
-            if not agree(outcome, right, facts.mask):
-                return WRONG
-    return RIGHT if any(truth) else "no native result to compare with"
-
-
-def consensus(
-    legs: Mapping[str, Sequence[Outcome]], mask: Mask, count: int
-) -> list[Outcome | None]:
-    """Return for each vector the outcome all *legs* agree on, None where they do not."""
-    found: list[Outcome | None] = []
-    for number in range(count):
-        known = [o for leg in legs.values() if not isinstance(o := leg[number], Unknown)]
-        same = known and all(agree(known[0], outcome, mask) for outcome in known[1:])
-        found.append(known[0] if same else None)
-    return found
-
-
 def _assembly(bench: Bench, facts: Facts) -> None:
     """Compare what the compiler writes as text with what it writes as an object."""
     built = facts.built
@@ -374,7 +318,7 @@ def _kernel(facts: Facts, kernel: Kernel | None) -> None:
         return
     facts.kernel = kernel(facts.built.program, facts.vectors)
     verdict, outcomes = facts.kernel
-    facts.note("a real Linux: verdict", _verdict_text(verdict))
+    facts.note("a real Linux: verdict", verdict_text(verdict))
     if outcomes:
         words = _groups({**facts.natives, **facts.legs, "kernel": outcomes}, facts.mask)
         facts.note("a real Linux: results", words)
@@ -393,362 +337,3 @@ def _groups(legs: Mapping[str, Sequence[Outcome]], mask: Mask) -> str:
         else:
             groups.append([name])
     return " | ".join(" = ".join(group) for group in groups)
-
-
-def _verdict_text(verdict: Verdict | None) -> str:
-    match verdict:
-        case Accepted():
-            return "accepted"
-        case Rejected(insn=insn, message=message):
-            return f"refused at {insn}: {message}"
-        case Unknown(why=why):
-            return f"unknown: {why}"
-    return "not verified"
-
-
-def _built_text(built: Built) -> str:
-    if built.program is None:
-        return f"no program: {built.why}"
-    return _verdict_text(built.verdict)
-
-
-# --- judgement --------------------------------------------------------------
-
-
-def judge(facts: Facts) -> Diagnosis:
-    """Return who is wrong, by the experiments in *facts*."""
-    built, expected = facts.built, facts.subject.expected
-    if not facts.planned.layouts and not facts.planned.programs:
-        return Diagnosis(INVALID, built.why, HIGH)
-    if facts.again is not None and not _same_behaviour(built, facts.again):
-        return Diagnosis(UNSTABLE, "the same again gives another outcome", CERTAIN)
-    if built.program is None:
-        return _no_program(facts)
-    if isinstance(built.verdict, Rejected):
-        return _refused(facts, built.verdict, expected)
-    if expected:
-        return _accepted(facts, expected)
-    if isinstance(built.verdict, Unknown) and not facts.bad:
-        return Diagnosis(UNDECIDED, f"verifier: {built.verdict.why}", LOW, suspects=(VERIFIER,))
-    return _results(facts)
-
-
-def _no_program(facts: Facts) -> Diagnosis:
-    built = facts.built
-    why = built.why
-    if built.data is not None:  # an object that does not load
-        text = facts.through_text
-        if facts.btf_damaged:
-            return Diagnosis(WRONG_CODE, f"the object is damaged: {why}", CERTAIN)
-        if text is not None and text.program is not None:
-            return Diagnosis(WRONG_CODE, f"the object is damaged: {why}", HIGH)
-        if facts.through_text is None:
-            return Diagnosis(WRONG_CODE, f"the object is damaged: {why}", LOW)
-        return Diagnosis(
-            UNDECIDED, f"the object does not load: {why}", LOW, suspects=(WRONG_CODE, "our loader")
-        )
-    if not facts.natives:
-        return Diagnosis(INVALID, why, MEDIUM)
-    if facts.undefined and len(facts.undefined) == len(facts.vectors) and not built.crashed:
-        return _undefined_source(facts, HIGH)
-    if built.crashed:
-        return Diagnosis(CRASH, why, CERTAIN)
-    fine = [c for c, b in facts.others.items() if b.program is not None]
-    confidence = HIGH if fine else MEDIUM
-    return Diagnosis(CRASH, f"x86 takes the source, BPF does not: {why}", confidence)
-
-
-def _undefined_source(facts: Facts, confidence: str) -> Diagnosis:
-    number, why = next(iter(facts.undefined.items()))
-    return Diagnosis(UNDEFINED, why, confidence, vector=facts.vectors[number], undefined=why)
-
-
-def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
-    message = verdict.message
-    if expected == message:
-        return Diagnosis(AGREES, "it is refused, as it must be", HIGH)
-    if facts.kernel is not None and not isinstance(facts.kernel[0], Unknown):
-        linux = facts.kernel[0]
-        if isinstance(linux, Accepted):
-            detail = f"refuses what Linux accepts: {message}"
-            return Diagnosis(VERIFIER, detail, CERTAIN)
-        if isinstance(linux, Rejected) and linux.message == message:
-            return Diagnosis(REFUSED, message, CERTAIN)
-        detail = f"says {message!r} where Linux says {_verdict_text(linux)}"
-        return Diagnosis(VERIFIER, detail, HIGH)
-    program = facts.built.program
-    assert program is not None
-    wanted = rules.rule_of(expected) if expected else None
-    if wanted is not None and any(b.rule == wanted for b in rules.broken(program)):
-        return Diagnosis(VERIFIER, f"says {message!r} where it must say {expected!r}", HIGH)
-    if _damaged(facts):
-        return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
-    wrong_btf = validate(program.btf) if program.btf is not None else None
-    if wrong_btf is not None:
-        facts.note("the BTF, which Linux checks as a whole", f"refused: {wrong_btf}")
-    rule = _rule_of(message)
-    found = rules.broken(program)
-    here = [b for b in found if b.rule == rule]
-    if rule is not None:
-        facts.note(
-            f"the rule {rule!r} again, as data flow",
-            "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3]) or "not broken on any path",
-        )
-        if not here:
-            detail = f"refuses wrongly: {message}; the rule is not broken on any path"
-            return Diagnosis(VERIFIER, detail, HIGH)
-        if _undefined_matters(facts):
-            return _undefined_source(facts, HIGH)
-        at = [b for b in here if b.insn in (verdict.insn, None)]
-        return _rightly(facts, message, HIGH if at else MEDIUM)
-    if _undefined_matters(facts):
-        return _undefined_source(facts, MEDIUM)
-    return _second_thoughts(facts, message)
-
-
-def _undefined_matters(facts: Facts) -> bool:
-    """Return whether undefined behaviour may explain a refusal, which is about all inputs.
-
-    It does where no input is defined, or where something is read that nobody wrote.
-    """
-    unset = any("uninitialised" in why for why in facts.undefined.values())
-    return unset or (bool(facts.undefined) and len(facts.undefined) == len(facts.vectors))
-
-
-def _damaged(facts: Facts) -> bool:
-    """Return whether the object is not what the compiler wrote as assembly."""
-    dropped = any("damaged BTF" in note for note in facts.built.notes)
-    return facts.mismatch is not None or facts.btf_damaged or dropped
-
-
-def _rule_of(message: str) -> str | None:
-    return rules.rule_of(message)
-
-
-def _rightly(facts: Facts, message: str, confidence: str) -> Diagnosis:
-    """Return that the verifier is right, unless the object is not what clang had in mind."""
-    text = facts.through_text
-    if text is not None and isinstance(text.verdict, Accepted) and text.code != facts.built.code:
-        return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", HIGH)
-    return Diagnosis(REFUSED, message, confidence)
-
-
-def _second_thoughts(facts: Facts, message: str) -> Diagnosis:
-    """Judge a refusal that no rule here is about."""
-    built, text = facts.built, facts.through_text
-    program = built.program
-    assert program is not None
-    if text is not None and isinstance(text.verdict, Accepted):
-        detail = f"the object is damaged, and refused: {message}"
-        if text.code != built.code or any("BTF" in note for note in built.notes):
-            return Diagnosis(WRONG_CODE, detail, HIGH)
-        return Diagnosis(WRONG_CODE, detail, MEDIUM)
-    accepted = [b for b in facts.others.values() if isinstance(b.verdict, Accepted)]
-    if accepted:
-        facts.note("builds of the same source that are accepted", str(len(accepted)))
-    return Diagnosis(
-        UNDECIDED,
-        f"refused: {message}; no second opinion on this message without a real Linux",
-        LOW,
-        suspects=(REFUSED, VERIFIER),
-    )
-
-
-def _accepted(facts: Facts, expected: str) -> Diagnosis:
-    program = facts.built.program
-    assert program is not None
-    rule = rules.rule_of(expected)
-    here = [b for b in rules.broken(program) if b.rule == rule]
-    words = "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3]) or "not broken on any path"
-    facts.note(f"the rule {rule!r} again, as data flow", words)
-    if rule is not None and here:
-        return Diagnosis(VERIFIER, f"accepts wrongly: {expected}", HIGH)
-    return Diagnosis(
-        UNDECIDED, f"accepted; expected: {expected}", LOW, suspects=(VERIFIER, REFUSED)
-    )
-
-
-def _results(facts: Facts) -> Diagnosis:
-    """Judge a program that is accepted and whose outcomes differ."""
-    if not facts.bad:
-        if facts.undefined:
-            return _undefined_source(facts, HIGH)
-        linux = _linux(facts)
-        return linux or Diagnosis(AGREES, "all legs agree", HIGH)
-    first = facts.bad[0]
-    diagnosis = _blame(facts)
-    if diagnosis.vector is None:
-        diagnosis = replace(diagnosis, vector=facts.vectors[first])
-    return diagnosis
-
-
-def _linux(facts: Facts) -> Diagnosis | None:
-    if facts.kernel is None:
-        return None
-    verdict, outcomes = facts.kernel
-    if isinstance(verdict, Rejected):
-        detail = f"accepts what Linux refuses: {verdict.message}"
-        return Diagnosis(VERIFIER, detail, HIGH, suspects=(LINUX_VERIFIER,))
-    jit = facts.legs.get("jit")
-    if jit is not None and outcomes and differing(jit, outcomes, facts.mask):
-        return Diagnosis(LINUX_JIT, "its results differ from every other leg", HIGH)
-    return None
-
-
-def _blame(facts: Facts) -> Diagnosis:
-    legs, mask, bad = facts.legs, facts.mask, facts.bad
-    interp, jit = legs.get("interp"), legs.get("jit")
-    count = len(facts.vectors)
-    natives = consensus(facts.natives, mask, count)
-    if interp is not None and jit is not None:
-        numbers = [n for n in differing(interp, jit, mask) if n in set(bad)]
-        if numbers:
-            return _interp_or_jit(facts, interp, jit, numbers)
-    ours = jit if jit is not None else interp
-    if ours is None:
-        return Diagnosis(UNDECIDED, "no leg of ours ran", LOW)
-    split = [n for n in bad if natives[n] is None and _known(facts.natives, n)]
-    if split:
-        return _x86(facts, ours, split)
-    wrong = [n for n in bad if natives[n] is not None and not _agrees(ours, natives, n, mask)]
-    gcc = consensus(facts.gccs, mask, count) if facts.gccs else [None] * count
-    if not wrong:  # gcc alone differs
-        return Diagnosis(AGREES, "gcc alone differs from all others", MEDIUM)
-    against = [n for n in wrong if (g := gcc[n]) is not None and agree(g, ours[n], mask)]
-    if against:
-        # two x86 compilers differ, and one has our result: theirs is the fault, or the source's
-        detail = "gcc and every BPF build have another result than LLVM's x86 code"
-        others = [rightness(facts, b) for b in facts.others.values()]
-        if all(words == WRONG for words in others):
-            return Diagnosis(X86, detail, MEDIUM, vector=facts.vectors[against[0]])
-    if facts.lenient_native:
-        why = "native code changes with the rules on aliasing and overflow"
-        return Diagnosis(UNDEFINED, why, MEDIUM, undefined=why)
-    return _wrong_code(facts, wrong, backed=any(gcc[n] is not None for n in wrong))
-
-
-def _known(legs: Mapping[str, Sequence[Outcome]], number: int) -> bool:
-    return any(not isinstance(leg[number], Unknown) for leg in legs.values())
-
-
-def _agrees(
-    leg: Sequence[Outcome], truth: Sequence[Outcome | None], number: int, mask: Mask
-) -> bool:
-    right = truth[number]
-    return right is not None and agree(leg[number], right, mask)
-
-
-def _wrong_code(facts: Facts, wrong: Sequence[int], *, backed: bool) -> Diagnosis:
-    """Return that clang's code is wrong, with as much confidence as the builds give."""
-    detail = _what(facts, wrong)
-    vector = facts.vectors[wrong[0]]
-    if not facts.others:  # the quick look of a reduction
-        return Diagnosis(WRONG_CODE, detail, LOW, vector=vector)
-    rights = [c for c, b in facts.others.items() if rightness(facts, b) == RIGHT]
-    text = facts.through_text
-    if facts.mismatch is not None:
-        facts.note("which step", "the assembly is right: the object is written wrongly")
-        return Diagnosis(WRONG_CODE, detail, CERTAIN, vector=vector)
-    if text is not None and text.code != facts.built.code and rightness(facts, text) == RIGHT:
-        facts.note("which step", "the assembly is right: the object is written wrongly")
-        return Diagnosis(WRONG_CODE, detail, CERTAIN if backed else HIGH, vector=vector)
-    if rights:
-        return Diagnosis(WRONG_CODE, detail, HIGH, vector=vector)
-    # every build is wrong alike: clang, or what all builds share on our side
-    confidence = MEDIUM if backed else LOW
-    return Diagnosis(WRONG_CODE, detail, confidence, vector=vector)
-
-
-def _what(facts: Facts, wrong: Sequence[int]) -> str:
-    """Return what differs, in words that do not depend on the input."""
-    ours = facts.legs.get("jit") or facts.legs["interp"]
-    outcome = ours[wrong[0]]
-    if isinstance(outcome, Returned):
-        return "interpreter and JIT agree with each other and not with native code"
-    kind = outcome.kind if isinstance(outcome, Trapped) else "does not end"
-    return f"interpreter and JIT: {kind}, native code returns"
-
-
-def _x86(facts: Facts, ours: Sequence[Outcome], split: Sequence[int]) -> Diagnosis:
-    vector = facts.vectors[split[0]]
-    if facts.lenient_native:
-        why = "native code changes with the rules on aliasing and overflow"
-        return Diagnosis(UNDEFINED, why, MEDIUM, vector=vector, undefined=why)
-    with_ours = [
-        name
-        for name, leg in facts.natives.items()
-        if same_on(leg, ours, facts.mask, split) is not False
-    ]
-    gccs = [
-        name
-        for name, leg in facts.gccs.items()
-        if same_on(leg, ours, facts.mask, split) is not False
-    ]
-    odd = [name for name in facts.natives if name not in with_ours]
-    detail = "native code differs between levels"
-    if with_ours and odd:
-        words = f"{', '.join(odd)} differ from {', '.join([*with_ours, *gccs])} and BPF"
-        facts.note("which native code", words)
-        sure = bool(facts.gccs) and len(gccs) == len(facts.gccs)
-        return Diagnosis(X86, detail, HIGH if sure else MEDIUM, vector=vector)
-    return Diagnosis(UNDECIDED, detail, LOW, suspects=(X86, UNDEFINED, WRONG_CODE), vector=vector)
-
-
-def _interp_or_jit(
-    facts: Facts, interp: Sequence[Outcome], jit: Sequence[Outcome], numbers: Sequence[int]
-) -> Diagnosis:
-    mask = facts.mask
-    judges = {**facts.natives, **facts.gccs}
-    if facts.kernel is not None and facts.kernel[1]:
-        judges["kernel"] = facts.kernel[1]
-    truth = consensus(judges, mask, len(facts.vectors))
-    told = [n for n in numbers if truth[n] is not None]
-    interp_right = bool(told) and all(_agrees(interp, truth, n, mask) for n in told)
-    jit_right = bool(told) and all(_agrees(jit, truth, n, mask) for n in told)
-    vector = facts.vectors[told[0] if told else numbers[0]]
-    strict = [n for n in numbers if isinstance(interp[n], Trapped)]
-    program = facts.built.program
-    if strict and len(strict) == len(numbers) and program is not None:
-        return _strict(facts, interp, strict, vector)
-    if interp_right and not jit_right:
-        detail = "its result differs from interpreter and native code"
-        return Diagnosis(JIT, detail, HIGH, vector=vector)
-    if jit_right and not interp_right:
-        detail = "its result differs from JIT and native code"
-        return Diagnosis(INTERPRETER, detail, HIGH, vector=vector)
-    detail = "interpreter and JIT disagree, and native code with both"
-    fair = {
-        leg: sum(_agrees(seen, truth, n, mask) for n in range(len(truth)))
-        for leg, seen in (("interp", interp[: len(truth)]), ("jit", jit[: len(truth)]))
-        if len(seen) == len(truth)
-    }
-    if len(fair) == 2 and fair["interp"] != fair["jit"]:
-        worse = JIT if fair["jit"] < fair["interp"] else INTERPRETER
-        facts.note("vectors each has right", f"interp {fair['interp']}, jit {fair['jit']}")
-        return Diagnosis(worse, detail, MEDIUM, vector=vector)
-    return Diagnosis(UNDECIDED, detail, LOW, suspects=(JIT, INTERPRETER), vector=vector)
-
-
-def _strict(
-    facts: Facts, interp: Sequence[Outcome], strict: Sequence[int], vector: Vector
-) -> Diagnosis:
-    """Judge an accepted program that the interpreter alone stops: it checks what others do not."""
-    trap = interp[strict[0]]
-    assert isinstance(trap, Trapped)
-    assert facts.built.program is not None
-    found = [b for b in rules.broken(facts.built.program) if b.rule in ("unread", "unwritten")]
-    words = "; ".join(f"slot {b.insn}: {b.why}" for b in found[:3]) or "not broken on any path"
-    facts.note("the rules on what must be written, as data flow", words)
-    if trap.kind in ("undefined", "access", "stack") and found:
-        detail = f"accepts wrongly: a program that the interpreter stops ({trap.kind})"
-        return Diagnosis(VERIFIER, detail, HIGH, vector=vector)
-    if trap.kind == "undefined":
-        detail = f"traps ({trap.kind}) where nothing is missing"
-        return Diagnosis(INTERPRETER, detail, HIGH, vector=vector)
-    return Diagnosis(
-        UNDECIDED,
-        f"the interpreter stops an accepted program ({trap.kind}: {trap.where})",
-        LOW,
-        suspects=(VERIFIER, INTERPRETER),
-        vector=vector,
-    )

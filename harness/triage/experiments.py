@@ -14,7 +14,7 @@ from types import TracebackType
 
 from harness import pipeline, verifier
 from harness.compare import agree
-from harness.legs import native
+from harness.legs import kfuncs, native
 from harness.legs.native_code import NativeModule, UnlinkableError
 from harness.legs.native_code import load as load_native
 from harness.load import LoadError, load_object
@@ -57,6 +57,7 @@ class Subject:
     seed: int = 0
     count: int = 64  # vectors made from the seed
     vectors: tuple[Vector, ...] = ()  # these instead, where there are any
+    also: tuple[Vector, ...] = ()  # these first, where they fit the function
     whole: bool = False  # with the drivers of the file's other functions beside it
     assembly: bool = False  # compare the object with the assembly in every attempt
     strict: bool = False  # compile with STRICT: texts that a compiler warns of do not count
@@ -104,8 +105,8 @@ class Bench:
 
     # --- the source -----------------------------------------------------------
 
-    def plan(self, subject: Subject, native_opts: tuple[int, ...] = (0, 2)) -> Plan:
-        """Return the plan of *subject*'s function alone, with its native outcomes."""
+    def plan(self, subject: Subject) -> Plan:
+        """Return the plan of *subject*'s function alone."""
         self.path.write_text(subject.c, encoding="utf-8", errors="surrogateescape")
         settings = replace(
             self.settings,
@@ -113,7 +114,6 @@ class Bench:
             seed=subject.seed,
             vectors=subject.count,
             legs=("interp", "jit"),
-            native_opts=native_opts,
         )
         planned = pipeline.plan(self.path, "input.c", settings)
         if planned.failure or planned.programs:
@@ -123,7 +123,7 @@ class Bench:
             whys = [u.why for u in planned.unsupported if u.function == subject.function]
             why = whys[0] if whys else f"it has no function {subject.function} to test"
             return replace(planned, failure=why, layouts=())
-        made = subject.vectors or planned.vectors[subject.function]
+        made = subject.vectors or (*subject.also, *planned.vectors[subject.function])
         right = [v for v in made if len(v) == layouts[0].size]
         vectors: dict[str, Sequence[Vector]] = {subject.function: right}
         if subject.whole:
@@ -131,9 +131,16 @@ class Bench:
             others = [p for p in planned.layouts if p.signature.name != subject.function]
             vectors |= {p.signature.name: planned.vectors[p.signature.name][:1] for p in others}
             layouts = (*layouts, *others)
-        planned = replace(planned, layouts=layouts, vectors=vectors)
-        natives, why = pipeline.native_outcomes(planned, settings)
-        return replace(planned, natives=natives, native_why=why)
+        return replace(planned, layouts=layouts, vectors=vectors)
+
+    def natives(
+        self, planned: Plan, levels: tuple[int, ...]
+    ) -> tuple[Mapping[str, Sequence[Outcome]], str]:
+        """Return leg: outcomes of the native builds at *levels*; and why there are none."""
+        settings = replace(self.settings, native_opts=levels)
+        one = replace(planned, layouts=planned.layouts[:1])
+        outcomes, why = pipeline.native_outcomes(one, settings)
+        return outcomes.get(place_of(planned).signature.name, {}), why
 
     def undefined(self, planned: Plan, numbers: Sequence[int]) -> tuple[dict[int, str], str]:
         """Return which vectors have undefined behaviour and why; and why that is not known."""
@@ -194,7 +201,8 @@ class Bench:
             loaded = load_object(result.output, fill_names=self.settings.fill_names)
         except LoadError as error:
             return replace(built, why=str(error))
-        programs = [p for p in loaded.programs if p.name == subject.function]
+        linked = kfuncs.attach(loaded.programs, self.settings.front_end)
+        programs = [p for p in linked if p.name == subject.function]
         if not programs:
             return replace(built, why=f"the object has no program {subject.function}")
         verdict = verifier.verify(programs[0], log_level=0).verdict
@@ -207,7 +215,8 @@ class Bench:
         if text.output is None:
             return text
         path = self.path.with_suffix(".s")
-        path.write_bytes(text.output)
+        # clang 23 prints 32-bit moves as `r1 = w2`, which its own assembler does not take
+        path.write_bytes(re.sub(rb"(?m)^(\s+)r(\d+ = w\d+)$", rb"\1w\2", text.output))
         compiler = compiler or self.settings.compiler(config.compiler)
         target = ["--target=bpf", f"-mcpu={config.mcpu}", "-c", "-x", "assembler", path.name]
         return run_compiler(compiler, target, cwd=path.parent, cache=False)
@@ -233,7 +242,7 @@ class Bench:
         if not programs:
             refused = [r.why for r in loaded.refused if r.name == wanted]
             return replace(built, why=refused[0] if refused else "the object lacks its driver")
-        program = programs[0]
+        (program,) = kfuncs.attach(programs[:1], self.settings.front_end)
         verdict = verifier.verify(program, log_level=0).verdict
         vectors = planned.vectors[planned.layouts[0].signature.name]
         seen: dict[str, Sequence[Outcome]] = {}

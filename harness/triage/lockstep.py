@@ -17,14 +17,13 @@ from harness import verifier
 from harness.interp import CONTEXT, FUNCTION, MAP, STACK, Interpreter
 from harness.isa.disasm import format_insn
 from harness.isa.insn import Call, CallX, Exit, High, Store, StoreImm
-from harness.isa.stack_args import REG_ARGS, outgoing_slot
+from harness.isa.stack_args import outgoing_slot
 from harness.isa.targets import function_target
 from harness.jit import text as x86_text
 from harness.jit.x86_64 import compile as compile_program
 from harness.legs import jit as jit_leg
 from harness.legs.jit import JitLeg, JitRunner
 from harness.model import Image, Outcome, Program, Unknown, Vector
-from harness.triage.rules import arguments, operands
 
 MOST = 4000  # instructions of a trace
 # fmt: off
@@ -171,11 +170,12 @@ def _difference(a: Moment, b: Moment) -> str:
     for register, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
         if x is None or x == y:
             continue
-        return f"r{register} is {_text(x)} in the interpreter and {_text(y)} in the image"
+        return f"r{register} is {value_text(x)} in the interpreter and {value_text(y)} in the image"
     return ""
 
 
-def _text(value: Value) -> str:
+def value_text(value: Value) -> str:
+    """Return *value* for people."""
     return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
@@ -213,68 +213,29 @@ def x86_lines(program: Program) -> dict[int, list[str]]:
     return lines
 
 
-# --- one program against another of the same source ---------------------------
+def slots(program: Program, moments: Sequence[Moment]) -> list[tuple[tuple[str, Value], ...]]:
+    """Return, for each of *moments*, the argument slots that are written, and their values.
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A call or a return of one execution, as another build of the same source has it too."""
-
-    name: str  # "call of f", "return of f"
-    values: tuple[Value, ...]  # arguments, or the result
-    written: tuple[int | None, ...]  # slot of the instruction that wrote each
-
-
-def events(program: Program, moments: Sequence[Moment]) -> list[Event]:
-    """Return the calls and returns among *moments*, with what is passed."""
-    found: list[Event] = []
-    counts = {s.start: arguments(program, s) for s in program.subprograms}
-    names = {s.start: s.name for s in program.subprograms}
-    writers: dict[int, int] = {}  # register, or 100 + outgoing slot: who wrote it last
-    slots: dict[int, Value] = {}
+    ``r11+8`` is an incoming slot, ``r11-8`` an outgoing one, as instructions name them.
+    """
+    starts = {sub.start for sub in program.subprograms}
+    incoming: list[dict[int, Value]] = [{}]
+    outgoing: dict[int, Value] = {}
+    found: list[tuple[tuple[str, Value], ...]] = []
     for moment in moments:
+        there = [(f"r11+{8 * n}", v) for n, v in sorted(incoming[-1].items())]
+        there += [(f"r11-{8 * n}", v) for n, v in sorted(outgoing.items())]
+        found.append(tuple(there))
         insn = program.insns[moment.slot]
         out = outgoing_slot(insn)
         if out is not None and isinstance(insn, Store | StoreImm):
-            if isinstance(insn, StoreImm):
-                slots[out] = insn.imm % (1 << 64)
-            else:
-                slots[out] = moment.values[insn.src]
-            writers[100 + out] = moment.slot
-        target = function_target(insn, moment.slot) if isinstance(insn, Call) else None
-        if target is not None and target in names:
-            count = counts[target]
-            passed = [moment.values[n] for n in range(1, min(count, REG_ARGS) + 1)]
-            passed += [slots.get(n) for n in range(1, count - REG_ARGS + 1)]
-            who = [writers.get(n) for n in range(1, min(count, REG_ARGS) + 1)]
-            who += [writers.get(100 + n) for n in range(1, count - REG_ARGS + 1)]
-            found.append(Event(f"call of {names[target]}", tuple(passed), tuple(who)))
-            slots = {}
-        if isinstance(insn, Exit):
-            name = program.subprograms[program.subprogram_at(moment.slot)].name
-            found.append(Event(f"return of {name}", (moment.values[0],), (writers.get(0),)))
-        for register in operands(insn)[1]:
-            writers[register] = moment.slot
+            put = insn.imm % (1 << 64) if isinstance(insn, StoreImm) else moment.values[insn.src]
+            outgoing[out] = put
+        elif isinstance(insn, Call):
+            if function_target(insn, moment.slot) in starts:
+                incoming.append(outgoing)
+            outgoing = {}
+        elif isinstance(insn, Exit) and len(incoming) > 1:
+            incoming.pop()
+            outgoing = {}
     return found
-
-
-def first_difference(
-    program: Program, other: Program, vector: Vector
-) -> tuple[int | None, str] | None:
-    """Return the first value passed that *program* has otherwise than *other*, and who wrote it.
-
-    None where they pass the same, or call so differently that nothing can be said.
-    """
-    ours = events(program, trace_interp(program, vector)[0])
-    theirs = events(other, trace_interp(other, vector)[0])
-    for a, b in zip(ours, theirs, strict=False):
-        if a.name != b.name or len(a.values) != len(b.values):
-            return None
-        for number, (x, y) in enumerate(zip(a.values, b.values, strict=True)):
-            if x is None or y is None or x == y:
-                continue
-            what = f"argument {number + 1} at the {a.name}"
-            if a.name.startswith("return"):
-                what = f"the result at the {a.name}"
-            return a.written[number], f"{what} is {_text(x)} here and {_text(y)} there"
-    return None

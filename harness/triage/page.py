@@ -17,7 +17,7 @@ from harness.source.layout import Layout
 from harness.source.signature import size_of
 from harness.triage import bisect as narrowing
 from harness.triage import report
-from harness.triage.classify import AGREES, UNDECIDED, Diagnosis
+from harness.triage.facts import AGREES, UNDECIDED, Diagnosis
 from harness.triage.lockstep import Lockstep, Value, x86_lines
 from harness.triage.session import Triage
 

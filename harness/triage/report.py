@@ -11,7 +11,7 @@ from harness.model import Outcome, OutOfFuel, Program, Returned, Trapped, Unknow
 from harness.source import driver
 from harness.source.layout import Layout
 from harness.triage import bisect as narrowing
-from harness.triage.classify import (
+from harness.triage.facts import (
     AGREES,
     CLANG,
     CRASH,

@@ -2,77 +2,55 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import corpus, findings, pipeline
-from harness.corpus import Case, SourceText
-from harness.findings import Finding
-from harness.isa.disasm import format_insn
-from harness.model import (
-    Accepted,
-    BuildConfig,
-    HarnessError,
-    Outcome,
-    Program,
-    Rejected,
-    Unknown,
-    Vector,
-    Verdict,
-)
+from harness import corpus
+from harness.model import HarnessError, Outcome, Program, Unknown, Vector, Verdict
 from harness.pipeline import Settings
-from harness.toolchain import Compiler, Display, find_compilers
+from harness.toolchain import Compiler, Display
 from harness.toolchain.tools import program_version
 from harness.triage import lockstep
 from harness.triage.bisect import Bisection, bisect
-from harness.triage.classify import (
+from harness.triage.classify import Wanted, concluded, examine, look
+from harness.triage.cvise import PATIENCE as CVISE_PATIENCE
+from harness.triage.cvise import with_cvise
+from harness.triage.experiments import STRICT, Bench, Subject
+from harness.triage.facts import (
     AGREES,
     CLANG,
-    INTERPRETER,
     INVALID,
-    JIT,
-    RIGHT,
     UNDECIDED,
     UNSTABLE,
-    VERIFIER,
     Diagnosis,
     Facts,
     Kernel,
-    concluded,
-    examine,
-    rightness,
 )
-from harness.triage.experiments import STRICT, Bench, Built, Subject, inlined
+from harness.triage.judge import judge
+from harness.triage.marking import NO_MARK, Mark, mark, trace
 from harness.triage.native_text import NativeLine, native_text
-from harness.triage.reduce import Reduction, keeps, reduce, shrink_input, with_cvise
-
-BUILDS = (
-    ("2", "v3", "hidden"),
-    ("0", "v3", "hidden"),
-    ("3", "v4", "static"),
-    ("3", "v3", "static"),
-    ("1", "v1", "static"),
-    ("s", "v4", "hidden"),
-    ("2", "v2", "hidden"),
+from harness.triage.reduce import (
+    ATTEMPTS,
+    PATIENCE,
+    Interesting,
+    Reduction,
+    in_turn,
+    keeps,
+    lines_of,
+    reduce,
+    shrink_input,
 )
+from harness.triage.targets import Target, target_of
+from harness.triage.trees import shrink_tree
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be triaged."""
-
-    name: str  # for people and for file names
-    subject: Subject
-    compiler: Compiler
-    finding: Finding | None = None
-    notes: tuple[str, ...] = ()
+GOAL = 12  # lines of C: where ours come to more, cvise goes on
+ATTEMPTS_OF_ALL = 80  # where each attempt takes every experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,130 +67,23 @@ class Triage:
     bisection: Bisection | None = None
     trace: lockstep.Lockstep | None = None
     trace_why: str = ""
-    wrong: int | None = None  # slot of the wrong instruction
-    wrong_why: str = ""  # one sentence
+    mark: Mark = NO_MARK
     native: tuple[NativeLine, ...] = ()  # what the compiler makes of it for x86-64
     notes: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 
+    @property
+    def wrong(self) -> int | None:
+        """The slot of the wrong instruction."""
+        return self.mark.slot
+
+    @property
+    def wrong_why(self) -> str:
+        """One sentence on what is wrong with it."""
+        return self.mark.why
+
 
 Tell = Callable[[str], None]
-
-
-# --- targets ----------------------------------------------------------------
-
-
-def target_of(
-    path: Path,
-    *,
-    function: str = "",
-    compilers: Sequence[Compiler] = (),
-    build: tuple[str, str, str] | None = None,
-    seed: int = 0,
-    vectors: int = 64,
-) -> Target:
-    """Return what *path* is about: a finding, a case, or a C file with a *function*.
-
-    *compilers* override the finding's own. Raises HarnessError.
-    """
-    if path.suffix == ".json":
-        return _finding_target(path, compilers)
-    compiler = (compilers or find_compilers())[0]
-    if path.suffix == ".toml":
-        case = corpus.read(path)
-        if case.source is None:
-            raise HarnessError(
-                f"{path}: a case in BPF text has no C to triage: see `verify`, `exec`"
-            )
-        text = case.source.c
-        builds = [
-            (o, m, k)
-            for o in case.source.opts
-            for m in case.source.mcpus
-            for k in case.source.linkages
-        ]
-    elif path.suffix == ".c":
-        try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise HarnessError(f"cannot read {path}: {error.strerror}") from None
-        builds = list(BUILDS)
-    else:
-        raise HarnessError(f"{path}: neither a finding (.json), a case (.toml) nor C (.c)")
-    text = inlined(text, path.absolute().parent)
-    return _search(path, text, function, compiler, [build] if build else builds, seed, vectors)
-
-
-def _finding_target(path: Path, compilers: Sequence[Compiler]) -> Target:
-    finding = findings.read(path)
-    notes: tuple[str, ...] = ()
-    if compilers:
-        compiler = compilers[0]
-        if finding.version and compiler.version != finding.version:
-            notes = (f"found with clang {finding.version}, looked at with {compiler.version}",)
-    else:
-        program = finding.command[0] if finding.command else finding.config.compiler
-        if shutil.which(program) is None:
-            raise HarnessError(
-                f"{path}: its compiler {program} is gone: name another with --clang; "
-                "the finding is kept"
-            )
-        compiler = find_compilers([_command(finding)])[0]
-    config = replace(finding.config, compiler=compiler.name)
-    expected = ""
-    if finding.outcome == "diverge" and finding.detail.startswith("expected '"):
-        expected = finding.detail[len("expected '") :].rpartition("', ")[0]
-    subject = Subject(
-        finding.c,
-        finding.function,
-        config,
-        finding.seed,
-        min(finding.vectors, 64),
-        expected=expected,
-    )
-    return Target(path.stem, subject, compiler, finding, notes)
-
-
-def _command(finding: Finding) -> str:
-    import shlex
-
-    return shlex.join(finding.command) if finding.command else finding.config.compiler
-
-
-def _search(
-    path: Path,
-    text: str,
-    function: str,
-    compiler: Compiler,
-    builds: Sequence[tuple[str, str, str]],
-    seed: int,
-    vectors: int,
-) -> Target:
-    """Find the first build of *text* that does not agree."""
-    configs = tuple(BuildConfig(compiler.name, *build) for build in builds)
-    settings = Settings(configs=configs, compilers=(compiler,), vectors=vectors, seed=seed)
-    with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
-        file = Path(folder, path.with_suffix(".c").name)
-        file.write_text(text, encoding="utf-8", errors="surrogateescape")
-        planned = pipeline.plan(file, str(path), settings)
-        if planned.failure:
-            raise HarnessError(f"{path}: {planned.failure}")
-        names = [p.signature.name for p in planned.layouts]
-        if function and names and function not in names:
-            raise HarnessError(
-                f"{path}: no function {function} to test (it has {', '.join(names)})"
-            )
-        for config in configs:
-            for check in pipeline.check_build(planned, config, settings):
-                if function and check.function not in (function, "*"):
-                    continue
-                if check.outcome in ("diverge", "rejected", "compile_error") or check.undefined:
-                    name = names[0] if check.function == "*" and names else check.function
-                    expected = planned.refusals.get(name, "") if planned.programs else ""
-                    subject = Subject(text, name, config, seed, vectors, expected=expected)
-                    return Target(f"{path.stem}-{name}", subject, compiler)
-    what = f"function {function}" if function else "every function"
-    raise HarnessError(f"{path}: nothing to triage: {what} agrees on {len(configs)} builds")
 
 
 def gcc_compiler() -> Compiler | None:
@@ -241,7 +112,7 @@ def triage(
     cvise: Sequence[str] | None = None,
     passes: bool = True,
     kernel: Kernel | None = None,
-    patience: float = 75.0,
+    patience: float = PATIENCE,
     tell: Tell = lambda _: None,
 ) -> Triage:
     """Answer for *target*: who, how small, since when, which step.
@@ -273,18 +144,21 @@ def triage(
             return replace(result, notes=tuple(notes), seconds=seconds)
         if shrink:
             tell("reduce")
-            result, facts = _reduced(bench, result, gcc, kernel, cvise, patience, notes, tell)
-        subject, diagnosis = result.subject, result.diagnosis
-        if diagnosis.cause in CLANG and result.facts.planned.layouts:
+            result = _reduced(bench, result, gcc, kernel, cvise, patience, notes, tell)
+        subject, diagnosis, facts = result.subject, result.diagnosis, result.facts
+        if diagnosis.cause in CLANG and facts.planned.layouts:
             tell("bisect")
-            result = replace(
-                result, bisection=bisect(bench, subject, facts, diagnosis, passes=passes)
-            )
+            found = bisect(bench, subject, facts, diagnosis, passes=passes)
+            result = replace(result, bisection=found)
         tell("trace")
-        result = _traced(result, facts)
-        result = _marked(result, facts)
-        code = native_text(facts.planned, bench.settings.front_end, subject.function)
-        result = replace(result, native=code)
+        traced = trace(facts, diagnosis)
+        result = replace(
+            result,
+            trace=None if isinstance(traced, Unknown) else traced,
+            trace_why=traced.why if isinstance(traced, Unknown) else "",
+            mark=mark(facts, diagnosis, traced),
+            native=native_text(facts.planned, bench.settings.front_end, subject.function),
+        )
         return replace(result, notes=tuple(notes), seconds=time.monotonic() - began)
 
 
@@ -297,109 +171,89 @@ def _reduced(
     patience: float,
     notes: list[str],
     tell: Tell,
-) -> tuple[Triage, Facts]:
-    first = result.first
-    damaged = result.facts.mismatch is not None or result.facts.btf_damaged
+) -> Triage:
+    first, facts = result.first, result.facts
+    damaged = facts.mismatch is not None or facts.btf_damaged
     original = replace(result.subject, assembly=damaged)
-    if result.facts.planned.layouts and result.facts.built.program is not None:
-        warned = bench.build(result.facts.planned, original.config, STRICT, legs=())
+    if facts.planned.layouts and facts.built.program is not None:
+        warned = bench.build(facts.planned, original.config, STRICT, legs=())
         original = replace(original, strict=warned.program is not None)
-    quick = concluded(examine(bench, original, thorough=False))
+    quick = look(bench, original)
+    assert quick is not None
     # without Linux a refusal may be undecided; the message is kept, and Linux asked at the end
-    if quick.cause not in (first.cause, UNDECIDED):
-        notes.append("not reduced: it takes every experiment to tell")
-        return result, result.facts
-    wanted = replace(quick)
-    reduction = reduce(
-        original,
-        keeps(bench, wanted),
-        patience=patience,
-        step=lambda tried, size: (
-            tell(f"reduce: {tried} attempts, {size} bytes") if tried % 25 == 0 else None
-        ),
-    )
-    if cvise is not None:
-        tell("reduce with cvise")
-        more = with_cvise(cvise, reduction.subject, wanted, result.target.compiler)
-        reduction = replace(
-            reduction,
-            subject=more.subject,
-            notes=(*reduction.notes, *more.notes),
-            complete=reduction.complete and more.complete,
-        )
+    if judge(quick).cause in (first.cause, UNDECIDED):
+        wanted, attempts = Wanted.of(quick), ATTEMPTS
+        test: AbstractContextManager[Interesting] = keeps(bench.settings, wanted)
+    else:
+        wanted, attempts = Wanted.of(facts), ATTEMPTS_OF_ALL
+        test = nullcontext(in_turn(partial(_all_show, bench, wanted, gcc, kernel)))
+        notes.append(f"it takes every experiment to tell: at most {attempts} attempts to reduce")
+    with test as interesting:
+        reduction = _by_all_means(result, original, interesting, attempts, cvise, patience, tell)
     subject = replace(reduction.subject, strict=False)
-    vector = None
-    if result.facts.planned.layouts:
+    if facts.planned.layouts:
         vector = shrink_input(bench, subject, wanted)
-    if vector is not None:
-        subject = replace(subject, vectors=(vector,))
+        if vector is not None:
+            subject = replace(subject, vectors=(vector,))
     facts = examine(bench, subject, gcc=gcc, kernel=kernel)
     diagnosis = concluded(facts)
     if diagnosis.cause != first.cause:
         notes.append(f"the reduced text is judged otherwise ({diagnosis.cause}); kept the original")
-        return result, result.facts
+        return result
     notes.extend(reduction.notes)
     reduction = replace(reduction, subject=subject)
-    result = replace(result, subject=subject, diagnosis=diagnosis, facts=facts, reduction=reduction)
-    return result, facts
+    return replace(result, subject=subject, diagnosis=diagnosis, facts=facts, reduction=reduction)
 
 
-def _traced(result: Triage, facts: Facts) -> Triage:
-    program, vector = facts.built.program, result.diagnosis.vector
-    if program is None or vector is None or isinstance(facts.built.verdict, Rejected):
-        return result
-    traced = lockstep.compare(program, vector)
-    if isinstance(traced, Unknown):
-        return replace(result, trace_why=traced.why)
-    return replace(result, trace=traced)
+def _all_show(
+    bench: Bench, wanted: Wanted, gcc: Compiler | None, kernel: Kernel | None, subject: Subject
+) -> bool:
+    """Return whether *subject* shows *wanted* when all is asked."""
+    facts = examine(bench, subject, gcc=gcc, kernel=kernel)
+    found = judge(facts)
+    return found.signature == wanted.signature and (wanted.undefined or not facts.undefined)
 
 
-def _marked(result: Triage, facts: Facts) -> Triage:
-    """Say which instruction is wrong, as far as the experiments show it."""
-    built = facts.built
-    program = built.program
-    cause = result.diagnosis.cause
-    if program is None:
-        return result
-    if facts.mismatch is not None and cause in CLANG:
-        odd = facts.mismatch
-        words = f"the compiler's assembly has `{odd.assembly}`, its object `{odd.object}`"
-        return replace(result, wrong=odd.slot, wrong_why=words)
-    if isinstance(built.verdict, Rejected):
-        slot = built.verdict.insn
-        words = f"the verifier stops here: {built.verdict.message}"
-        return replace(result, wrong=slot, wrong_why=words)
-    if cause in (JIT, INTERPRETER, VERIFIER) and result.trace is not None:
-        if result.trace.wrong is not None:
-            return replace(result, wrong=result.trace.wrong, wrong_why=result.trace.why)
-        return result
-    if cause not in CLANG:
-        return result
-    vector = result.diagnosis.vector
-    right, name = _right_build(facts)
-    if right is None or right.program is None or vector is None:
-        return replace(result, wrong_why="no build of this source is right to compare with")
-    parted = lockstep.first_difference(program, right.program, vector)
-    if parted is None:
-        return replace(result, wrong_why=f"{name} is right, and calls and returns the same way")
-    slot, words = parted
-    return replace(result, wrong=slot, wrong_why=f"against {name}, which is right: {words}")
-
-
-def _right_build(facts: Facts) -> tuple[Built | None, str]:
-    """Return the build that is right and most like the one in question, and its name."""
-    ours = _texts(facts.built)
-    best: tuple[float, Built | None, str] = (-1.0, None, "")
-    for config, built in facts.others.items():
-        if isinstance(built.verdict, Accepted) and rightness(facts, built) == RIGHT:
-            alike = difflib.SequenceMatcher(None, _texts(built), ours, autojunk=False).ratio()
-            if alike > best[0]:
-                best = (alike, built, f"the build {config}")
-    return best[1], best[2]
-
-
-def _texts(built: Built) -> list[str]:
-    return [format_insn(insn) for insn in built.program.insns] if built.program else []
+def _by_all_means(
+    result: Triage,
+    subject: Subject,
+    interesting: Interesting,
+    attempts: int,
+    cvise: Sequence[str] | None,
+    patience: float,
+    tell: Tell,
+) -> Reduction:
+    """Shrink the tree, if the finding has one; then the text; then with cvise, if it is long."""
+    began = time.monotonic()
+    told: list[str] = []
+    tried = 0
+    finding = result.target.finding
+    if finding is not None and finding.tree is not None and attempts == ATTEMPTS:
+        tell("reduce the generated program")
+        found = shrink_tree(finding.tree, subject, interesting, patience=patience)
+        subject, tried = found.subject, found.attempts
+        told += found.notes
+    reduction = reduce(
+        subject,
+        interesting,
+        attempts=attempts,
+        patience=max(patience - (time.monotonic() - began), 1.0),
+        step=lambda n, size: tell(f"reduce: {n} attempts, {size} bytes") if n % 25 == 0 else None,
+    )
+    told += reduction.notes
+    tried += reduction.attempts
+    subject, complete = reduction.subject, reduction.complete
+    if reduction.lines > GOAL and attempts == ATTEMPTS and reduction.attempts > 1:
+        if cvise is None:
+            told.append(f"more than {GOAL} lines, and no cvise to go on with: apt install cvise")
+        else:
+            tell("reduce with cvise")
+            patience = min(CVISE_PATIENCE, max(patience - (time.monotonic() - began), 1.0))
+            more = with_cvise(cvise, subject, interesting, patience=patience)
+            subject, complete = more.subject, complete and more.complete
+            told += more.notes
+            tried += more.attempts
+    return Reduction(subject, tried, reduction.kept, complete, tuple(told))
 
 
 # --- to files ---------------------------------------------------------------
@@ -434,12 +288,13 @@ def triage_file(
     vectors: int = 64,
     shrink: bool = True,
     cvise: bool = True,
-    patience: float = 75.0,
+    patience: float = PATIENCE,
     keep_in: Path | None = None,
     linux: bool = False,
 ) -> tuple[Triage, dict[str, Any]]:
     """Triage what *path* names and write its report to *out*; return it, and it as JSON."""
     from harness.triage import page, report
+    from harness.triage.keeping import keep
 
     target = target_of(
         path, function=function, compilers=compilers, build=build, seed=seed, vectors=vectors
@@ -482,7 +337,7 @@ def as_json(result: Triage) -> dict[str, Any]:
         "confidence": diagnosis.confidence,
         "suspects": list(diagnosis.suspects),
         "diverges": diagnosis.cause not in (AGREES, INVALID),
-        "lines": sum(bool(line.strip()) for line in result.subject.c.splitlines()),
+        "lines": lines_of(result.subject.c),
         "c": result.subject.c,
         "vector": diagnosis.vector.hex() if diagnosis.vector is not None else None,
         "wrong": result.wrong,
@@ -508,53 +363,3 @@ def describe(result: Triage, row: dict[str, Any]) -> str:
     lines += [f"  note: {note}" for note in result.notes]
     lines.append(f"  report: {row['report']}")
     return "\n".join(lines)
-
-
-# --- into the corpus --------------------------------------------------------
-
-
-def keep(result: Triage, folder: Path) -> tuple[Path, Path]:
-    """Write the reduced case and its entry of known.toml to *folder*; return both paths.
-
-    The case expects agreement, which the entry excuses: once it agrees the entry is stale.
-    """
-    import tomlkit
-
-    subject, config = result.subject, result.subject.config
-    path = folder / f"{result.target.name}.toml".replace("-", "_").lower()
-    kind, outcome = {
-        CLANG[0]: ("divergence", "diverge"),
-        CLANG[1]: ("compile_error", "compile_error"),
-        CLANG[2]: ("reject", "rejected"),
-    }.get(result.diagnosis.cause, ("", ""))
-    if not kind:
-        raise HarnessError(
-            f"{result.diagnosis.cause}: --keep is for what the compiler has to mend; "
-            "mend ours, and add a test"
-        )
-    note = f"{result.diagnosis.cause}: {result.diagnosis.detail}."
-    corpus.write(
-        Case(
-            path,
-            note=note,
-            source=SourceText(subject.c, (config.opt,), (config.mcpu,), (config.linkage,)),
-            crosscheck=outcome,
-        )
-    )
-    known = folder / "known.toml"
-    document = (
-        tomlkit.parse(known.read_text(encoding="utf-8")) if known.exists() else (tomlkit.document())
-    )
-    entries = document.setdefault("known", tomlkit.aot())
-    entry = tomlkit.table()
-    entry["id"] = path.stem
-    entry["kind"] = kind
-    entry["status"] = "open"
-    entry["source"] = f"*{path.name}"
-    entry["function"] = subject.function
-    entry["build"] = str(config)
-    entry["compiler"] = result.target.compiler.version
-    entry["note"] = note
-    entries.append(entry)
-    corpus.write_atomically(known, tomlkit.dumps(document))
-    return path, known
