@@ -5,6 +5,8 @@ Such places are facts of one build of Linux; without its BTF they are not known.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.btf import Btf, Struct
 from harness.verifier.env import NotModelled
 
@@ -19,7 +21,7 @@ class Layout:
         self._known: dict[tuple[str, str], Place | None] = {}
 
     def place(self, struct: str, member: str) -> Place:
-        """Return where *member* (``a.b`` for one within another) is, and its size.
+        """Return where *member* (``a.b`` for one within another; "" for all) is, and its size.
 
         Raises NotModelled.
         """
@@ -40,6 +42,27 @@ class Layout:
         """Return the bytes of *member*. Raises NotModelled."""
         return self.place(struct, member)[1]
 
+    def member_at(self, struct: str, off: int, names: Iterable[str]) -> tuple[str, int]:
+        """Return which of *names* has byte *off* of *struct*, and where it begins.
+
+        "" and *off* where none has. Raises NotModelled where *struct* is not known.
+        """
+        for name in names:
+            if name:
+                start, size = self.place(struct, name)
+                if start <= off < start + size:
+                    return name, start
+        return "", off
+
+    def has(self, struct: str, member: str) -> bool:
+        """Say whether this kernel has *member*. Raises NotModelled where *struct* is not known."""
+        self.place(struct, "")
+        try:
+            self.place(struct, member)
+        except NotModelled:
+            return False
+        return True
+
     def _find(self, struct: str, member: str) -> Place | None:
         if self._btf is None:
             return None
@@ -47,6 +70,8 @@ class Layout:
         kind = self._btf.get(type_id) if type_id is not None else None
         if not isinstance(kind, Struct):
             return None
+        if not member:
+            return 0, kind.size
         return _member(self._btf, kind, member.split("."), 0)
 
 

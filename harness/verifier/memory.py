@@ -338,6 +338,7 @@ def access(
     elif kind in (PACKET, PACKET_META):
         if write and not context.PACKETS.get(env.program.type):
             raise Refused("cannot write into packet", env.insn)
+        env.seen_direct_write |= write
         check_packet(env, reg, name, off, size, False)
         if not write and value >= 0:
             env.frame().regs[value] = LOADED[size, sign]

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from harness.model import Accepted, Frame, Program, Unknown, Verification
 from harness.verifier.check import explore
+from harness.verifier.convert import convert_accesses
 from harness.verifier.dead_code import (
     inline_loops,
     remove_dead_code,
@@ -62,7 +63,9 @@ def rewritten(env: Env, frames: tuple[Frame, ...]) -> Program:
     inline_loops(rewriter, env)
     remove_dead_code(rewriter, env)
     remove_nops(rewriter)
-    misc_fixups(rewriter, env, Layout(env.kernel_btf))
+    layout = Layout(env.kernel_btf)
+    convert_accesses(rewriter, env, layout)
+    misc_fixups(rewriter, env, layout)
     count_loops(rewriter)
     extend_exchanges(rewriter, used)
     found = rewriter.program_now()
