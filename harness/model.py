@@ -97,6 +97,7 @@ class Program:
     kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand
     kfunc_code: bytes = b""  # relocatable x86-64 object that defines them; empty: not at hand
     helper_code: bytes = b""  # the same of the helpers that have one
+    indirect: tuple[int, ...] = ()  # slots that indirect jumps may lead to
     symbols: tuple[tuple[int, str], ...] = ()  # slot, the kernel's name of its immediate's address
 
     def subprogram_at(self, slot: int) -> int:

@@ -336,12 +336,27 @@ def _compare_accepted(
         note("image", Unknown("the kernel has no image of it"))
     else:
         codes = [(image.name, image.code) for image in linux.images]
-        found = compare_images(us.image, codes)
+        found = _compare_image(us, us.image, codes)
         if found is not None and other_insns:
             found = replace(found, where=f"{found.where} (of other instructions)")
         note("image", found)
     if subject.vectors:
         note("results", compare_results(us.outcomes, linux.outcomes, subject.mask))
+
+
+def _compare_image(us: Ours, image: Image, codes: Sequence[tuple[str, bytes]]) -> Difference | None:
+    """Compare; private stacks may lie near the kernel's image or elsewhere."""
+    found = compare_images(image, codes)
+    program = us.translated
+    if (
+        found is not None
+        and isinstance(program, Program)
+        and any(frame.private_stack for frame in program.frames)
+    ):
+        far = x86_64.compile(program, x86_64.Options(near_percpu=False))
+        if isinstance(far, Image) and compare_images(far, codes) is None:
+            return None
+    return found
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -439,7 +454,8 @@ def _same_insn(a: bytes, b: bytes) -> bool:
         if a[1] != b[1]:
             return False
         if kind == _SUBPROG:  # Linux: where to in the offset, and the number of the function
-            return a[4:6] == b[2:4]
+            to = int.from_bytes(a[4:8], "little", signed=True)
+            return b[2:4] == (a[4:6] if -0x8000 <= to <= 0x7FFF else bytes(2))
         return kind in (_HELPER, _KFUNC)  # an address
     if a[0] == _LDIMM64:
         kind = a[1] >> 4

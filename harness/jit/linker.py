@@ -18,6 +18,7 @@ ABSOLUTE = {
     "func",
     "ksym",
     "arena",
+    "private_stack",
 }  # four-byte fields that are addresses, sign-extended, not distances
 
 

@@ -75,6 +75,7 @@ class Options:
     sls: bool = True  # CONFIG_MITIGATION_SLS: int3 after ret
     bmi2: bool = True  # the processor has shlx, shrx, sarx
     la57: bool = False  # the processor has five-level page tables
+    near_percpu: bool = True  # per-CPU memory is that of the kernel's image, while it has room
     stack_args: bool = True  # bpf_jit_supports_stack_args()
     array_ptrs: int = 296  # byte offset of ptrs in struct bpf_array, which depends on the kernel
 
@@ -156,6 +157,7 @@ class _Function:
         self._measure(late)
         prologue = self._prologue()
         branches = self._finish(codes, late)
+        self._land(codes)
         starts = list(accumulate(map(len, codes), initial=len(prologue)))
         placed = settle(starts, branches)
         if placed is None:
@@ -201,6 +203,20 @@ class _Function:
                     codes[slot] = x.MOV_ri32(NATIVE[dst], 0)
                     self._relocate(slot, 3, 4, "ksym", name)
 
+    def _land(self, codes: list[bytes]) -> None:
+        """Let indirect jumps land (``bpf_insn_is_indirect_target``)."""
+        endbr = self._endbr()
+        for slot in self.program.indirect:
+            at = slot - self.start
+            if 0 <= at < len(codes):
+                codes[at] = endbr + codes[at]
+                self.fields = [
+                    (where, replace(field, offset=field.offset + len(endbr)))
+                    if where == at
+                    else (where, field)
+                    for where, field in self.fields
+                ]
+
     @property
     def _keeps_r12(self) -> bool:
         return self.frame.exception_boundary or self.arena
@@ -244,8 +260,10 @@ class _Function:
             code += x.MOV_ri64(x.R12, 0)
             self._relocate(PROLOGUE, len(code) - 8, 8, "arena", "kernel")
         if frame.private_stack:
-            code += x.MOV_ri64(x.R9, 0)
-            self._relocate(PROLOGUE, len(code) - 8, 8, "private_stack", "")
+            near = self.options.near_percpu
+            code += x.MOV_ri32(x.R9, 0) if near else x.MOV_ri64(x.R9, 0)
+            size = 4 if near else 8
+            self._relocate(PROLOGUE, len(code) - size, size, "private_stack", "")
             code += x.ADD_rg(x.R9, 0)
             self._relocate(PROLOGUE, len(code) - 4, 4, "ksym", "this_cpu_off")
         return code

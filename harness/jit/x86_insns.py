@@ -232,8 +232,8 @@ def encode(insn: Insn, target: Target) -> bytes | None:
             raise UnsupportedError("address-space cast without an arena")
         case LoadPacket():
             raise UnsupportedError("packet load: the verifier's fix-ups rewrite it before the JIT")
-        case GotoX():
-            raise UnsupportedError("gotox: jump tables are not modelled")
+        case GotoX(dst=dst):
+            return x.JMP_r(native(dst)) + x.INT3
         case CallX():
             raise UnsupportedError("callx: Linux does not know it")
 

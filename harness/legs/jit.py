@@ -32,6 +32,7 @@ from harness.interp import (
     Rings,
     TrapError,
 )
+from harness.isa.insn import GotoX
 from harness.jit.linker import link
 from harness.jit.x86_64 import compile as compile_program
 from harness.jit.x86_encoder import (
@@ -782,6 +783,8 @@ class JitLeg:
         """Compile and link *program*; Unknown for what the JIT or this leg does not model."""
         if program.type in CONVERTED_CONTEXTS:
             return Unknown(f"contexts of type {program.type} are not modelled")
+        if any(isinstance(insn, GotoX) for insn in program.insns):
+            return Unknown("gotox: jump tables are not modelled")
         image = compile_program(program)
         if isinstance(image, Unknown):
             return image

@@ -537,13 +537,11 @@ def test_a_wrong_verdict_and_a_wrong_jit_are_caught(tmp_path: Path, clang: Seque
     )
     pipeline = tmp_path / "harness" / "pipeline.py"
     text = pipeline.read_text()
-    asked = "    verdict = verifier.verify(program, log_level=0).verdict\n"
-    old = asked + "    base = Check(planned.source, name,"
+    told = "    verdict = verification.verdict\n"
+    old = told + "    base = Check(planned.source, name,"
     assert text.count(old) == 1
-    lie = 'verdict = Rejected(0, "a lie") if name == "out" else Accepted()'
-    pipeline.write_text(
-        text.replace(old, old.replace("verdict = verifier", f"{lie}\n    verifier"))
-    )
+    lie = '    verdict: Verdict = Rejected(0, "a lie") if name == "out" else Accepted()\n'
+    pipeline.write_text(text.replace(old, old.replace(told, lie)))
     jit = tmp_path / "harness" / "jit" / "x86_64.py"
     right = "self.bottom - off - 2 * SLOT_SIZE"
     assert jit.read_text().count(right) == 1

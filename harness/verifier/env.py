@@ -194,6 +194,7 @@ class Env:
         self.map_calls: dict[int, Any] = {}  # helper calls with a map: MapDef, None they vary
         self.tail_keys: dict[int, int] = {}  # tail calls: the key, -1 it varies
         self.call_marks: dict[int, CallMarks] = {}  # what the rewriting of calls needs
+        self.indirect: set[int] = set()  # slots that indirect jumps led to
         self.alu32: set[int] = set()  # 64-bit arithmetic with arena pointers (needs_zext)
         self.seen_exception = False  # bpf_throw is called
         self.exception_callback = 0  # subprogram, 0: none of its own

@@ -8,9 +8,11 @@ drops the spills, and the function needs less stack. ``mark_fastcall_patterns``,
 
 from __future__ import annotations
 
+from harness.btf import Void
 from harness.isa.insn import Call, Load, Store
 from harness.verifier.env import Env, Subprog
 from harness.verifier.helpers import prototype
+from harness.verifier.kfunc_table import FASTCALL
 from harness.verifier.state import Frame
 
 _CALLER_SAVED = 6  # r0 to r5
@@ -32,15 +34,31 @@ def mark_patterns(env: Env) -> None:
         if lowest < 0:
             for at in range(sub.start, sub.end):
                 insn = env.insns[at]
-                if isinstance(insn, Call) and insn.kind == "helper":
-                    _mark_call(env, sub, at, insn.imm, lowest)
+                if isinstance(insn, Call) and (summary := _summary(env, insn)):
+                    _mark_call(env, sub, at, *summary, lowest)
 
 
-def _mark_call(env: Env, sub: Subprog, at: int, number: int, lowest: int) -> None:
-    proto = prototype(env.program, number)
-    if proto is None:
-        return
-    clobbered = {*range(1, len(proto.args) + 1)} | ({0} if proto.returns != "void" else set())
+def _summary(env: Env, call: Call) -> tuple[int, bool, bool] | None:
+    """Return the number of parameters, whether it returns, and whether it is built in.
+
+    ``bpf_get_call_summary``; None where nothing is known.
+    """
+    if call.kind == "helper":
+        proto = prototype(env.program, call.imm)
+        if proto is None:
+            return None
+        return len(proto.args), proto.returns != "void", proto.fastcall and env.options.jit
+    if call.kind == "kfunc" and call.imm in env.kfuncs:
+        kfunc = env.kfuncs[call.imm]
+        gives = not isinstance(kfunc.btf.get(kfunc.proto.returns), Void)
+        return len(kfunc.proto.params), gives, bool(kfunc.flags & FASTCALL)
+    return None
+
+
+def _mark_call(
+    env: Env, sub: Subprog, at: int, count: int, returns: bool, inlined: bool, lowest: int
+) -> None:
+    clobbered = {*range(0 if returns else 1, count + 1)}
     expected = {*range(_CALLER_SAVED)} - clobbered
     pairs = 0
     off = lowest
@@ -65,7 +83,7 @@ def _mark_call(env: Env, sub: Subprog, at: int, number: int, lowest: int) -> Non
         off += _REG_SIZE
     if not pairs:
         return
-    if proto.fastcall and env.options.jit:
+    if inlined:
         env.fastcall_calls[at] = pairs
     else:
         sub.keeps_spills = True

@@ -21,15 +21,18 @@ from harness.isa.insn import (
     StoreImm,
 )
 from harness.model import MapDef
-from harness.verifier.env import Env, NotModelled
+from harness.verifier.env import CallMarks, Env, NotModelled
 from harness.verifier.kernel_layout import Layout
-from harness.verifier.rewrite import Patch, Slot
+from harness.verifier.rewrite import HEAP, Patch, Slot
 
-EINVAL, ENOENT, EOPNOTSUPP = 22, 2, 95
+ENOENT, E2BIG, EINVAL, EOPNOTSUPP = 2, 7, 22, 95
 _INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 
 
 # fmt: off
+_NO_MARKS = CallMarks()
+
+
 class _Map:
     """Types of maps (include/uapi/linux/bpf.h)."""
 
@@ -45,18 +48,14 @@ class _Helper:
     FUNC_IP, BRANCH_SNAPSHOT, FUNC_ARG, FUNC_RET, FUNC_ARG_CNT = 173, 176, 183, 184, 185
 # fmt: on
 
-_HEAP = "*"  # the name of an address that only one load of the program has
-
 
 def call_patch(env: Env, slot: Slot, call: Call, layout: Layout) -> Patch | None:
-    """Return what stands for *call*, None: itself, though it may have another address."""
-    if call.kind == "subprog":
-        return None
-    if call.kind == "kfunc":
-        return None
+    """Return what stands for *call* of a helper, None: itself, though maybe elsewhere."""
+    if env.call_marks.get(slot.at, _NO_MARKS).percpu_object:
+        return Patch(Load(8, 1, 1, 0), call)
     match call.imm:
         case _Helper.TIMER_SET_CALLBACK:
-            return Patch(LoadImm(3, 0, 0), High(), call, symbols={0: _HEAP + "prog aux"})
+            return Patch(LoadImm(3, 0, 0), High(), call, symbols={0: HEAP + "prog aux"})
         case _Helper.LOOKUP:
             found = env.map_calls.get(slot.at)
             return lookup(found, layout) if found is not None else None

@@ -156,6 +156,7 @@ def indirect(env: Env, frame: Frame, insn: GotoX) -> int:
             f"max_entries {found.max_entries}"
         )
     *others, last = sorted(set(maps.targets(found)[low : high + 1]))
+    env.indirect.update(others, (last,))
     for to in others:
         env.push(to, at)
     return last

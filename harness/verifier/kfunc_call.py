@@ -211,6 +211,7 @@ def _check_argument(env: Env, meta: Meta, index: int, argument: Argument) -> Non
     if kind == "aux":
         if index >= REG_ARGS:
             env.refuse(f"{name} prog->aux cannot be a stack argument")
+        env.call_mark().program_arg = index + 1
         return
     if kind == "ignored":
         return

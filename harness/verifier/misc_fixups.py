@@ -30,12 +30,13 @@ from harness.model import Frame
 from harness.verifier.arithmetic import AX, divided
 from harness.verifier.env import Env
 from harness.verifier.inline import call_patch
+from harness.verifier.inline_kfuncs import kfunc_patch
 from harness.verifier.kernel_layout import Layout
-from harness.verifier.rewrite import Part, Patch, Rewriter, Slot, lives
+from harness.verifier.rewrite import HEAP, Part, Patch, Rewriter, Slot, lives
 
 TIMED_LOOPS = 0xFFFF  # BPF_MAX_TIMED_LOOPS
 _NO_USER_CONV = 1 << 18  # BPF_F_NO_USER_CONV
-_ARENA, _PERCPU_ARRAY = 33, 6
+_PERCPU_ARRAY, _ARENA, _INSN_ARRAY = 6, 33, 34
 _MAP_VALUE = 6  # by index, as our programs name maps
 _REG_SIZE = 8
 _LOAD_PACKET = {
@@ -71,13 +72,18 @@ def misc_fixups(rewriter: Rewriter, env: Env, layout: Layout) -> None:
                 case MayGoto():
                     patch = _may_goto(part, slot)
                 case LoadImm(src=kind, imm=imm, dst=dst) if kind == _MAP_VALUE:
-                    if env.maps[imm & 0xFFFFFFFF].type == _PERCPU_ARRAY:
+                    found = env.maps[imm & 0xFFFFFFFF]
+                    if found.type == _PERCPU_ARRAY:
                         number += 1
                         patch = Patch(part.slots[number].insn, PercpuAddr(dst, dst))
+                    elif found.type == _INSN_ARRAY:  # whose values' address has no map's name
+                        slot.insn, slot.symbol = LoadImm(dst, 0, 0), HEAP + found.name
                 case Call(kind="helper", imm=12):
                     pokes += _tail_call(env, slot, pokes)
-                case Call() as call:
+                case Call(kind="helper") as call:
                     patch = call_patch(env, slot, call, layout)
+                case Call(kind="kfunc") as call:
+                    patch = kfunc_patch(env, slot, call)
             number += 1 if patch is None else rewriter.put(part, number, patch)
 
 

@@ -15,6 +15,7 @@ from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
 from harness.model import Frame, LineInfo, Program, Subprogram
 
 _FUNC = 4  # BPF_PSEUDO_FUNC
+HEAP = "*"  # before the name of what lies anywhere, not in the kernel's image
 
 
 class OutOfReachError(Exception):
@@ -33,6 +34,7 @@ class Slot:
     at: int = -1  # slot of the verified program whose marks it has, -1: made by a patch
     to: Slot | None = None  # where a jump, a call or the address of a function leads
     symbol: str = ""  # the kernel's name of the address that the immediate is
+    indirect: bool = False  # an indirect jump may lead here
     high_used: bool = False  # a patch's: Linux takes the upper half of its result for used
     next: Slot | None = None  # removed: the slot behind it
 
@@ -184,6 +186,7 @@ class Rewriter:
             subprograms=tuple(subprograms),
             lines=lines,
             frames=tuple(frames),
+            indirect=tuple(at for at, slot in enumerate(out) if slot.indirect),
             symbols=tuple((at, slot.symbol) for at, slot in enumerate(out) if slot.symbol),
         )
 

@@ -58,6 +58,9 @@ def rewritten(env: Env, frames: tuple[Frame, ...]) -> Program:
     if env.seen_exception:
         frames = (replace(frames[0], exception_boundary=True), *frames[1:])
     rewriter = Rewriter(replace(env.program, subprograms=subs), env.insns, frames)
+    for part in rewriter.parts:
+        for slot in part.slots:
+            slot.indirect = slot.at in env.indirect
     used = high_used(env)
     remove_spills(rewriter, env)
     inline_loops(rewriter, env)
