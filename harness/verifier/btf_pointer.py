@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.btf import MAX_DEPTH, Array, Btf, BtfType, Int, Modifier, Ptr, Struct, Typedef
+from harness.verifier import records
 from harness.verifier.bounds import const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.prototypes import behind, kind_name
@@ -35,6 +36,7 @@ from harness.verifier.state import (
     UNTRUSTED,
     Reg,
     TypeRef,
+    type_name,
 )
 
 # fmt: off
@@ -86,6 +88,22 @@ def pointee(env: Env, reg: Reg) -> TypeRef:
     if type_id is None:
         raise NotModelled(f"struct {name} (not in the kernel BTF)")
     return TypeRef(btf, type_id)
+
+
+def check_fixed(env: Env, reg: Reg, name: str, off_ok: bool) -> None:
+    """Refuse a pointer that was moved (``__check_ptr_off_reg``)."""
+    num = reg.num
+    if num.mask:
+        env.refuse(f"variable {type_name(reg.type)} access var_off={num.var_off} disallowed")
+    if num.smin < 0:
+        env.refuse(
+            f"negative offset {type_name(reg.type)} ptr {name} off={num.signed_value} disallowed",
+        )
+    if not off_ok and num.value:
+        env.refuse(
+            f"dereference of modified {type_name(reg.type)} ptr {name} "
+            f"off={num.signed_value} disallowed",
+        )
 
 
 # --- access -----------------------------------------------------------------------------
@@ -194,8 +212,10 @@ def struct_access(env: Env, reg: Reg, off: int, size: int) -> tuple[int, int, in
     """
     btf, type_id = reg.info
     local = bool(reg.type & MEM_ALLOC)
-    if local:
-        raise NotModelled("access to an object that the program allocated")
+    record = records.of_type(env, type_id) if local and btf is env.btf else None
+    for field in record.fields if record is not None else ():
+        if off < field.offset + field.size and field.offset < off + size:
+            env.refuse(f"direct access to {field.name} is disallowed")
     flags = 0
     while True:
         found = walk(env, btf, type_id, off, size, flags, not local)

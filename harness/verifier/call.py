@@ -9,8 +9,19 @@ from __future__ import annotations
 from harness.isa.insn import Call, LoadPacket
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.model import MapDef
-from harness.verifier import context, maps, object_args, objects, packets, records, refs
+from harness.verifier import (
+    btf_pointer,
+    context,
+    kptrs,
+    maps,
+    object_args,
+    objects,
+    packets,
+    records,
+    refs,
+)
 from harness.verifier.bounds import Scalar, const
+from harness.verifier.btf_pointer import check_fixed
 from harness.verifier.env import MAX_JUMP_SEQUENCE, Argument, Env, NotModelled, Refused, Subprog
 from harness.verifier.form import TAIL_CALL
 from harness.verifier.helper_prototypes import Prototype
@@ -28,7 +39,6 @@ from harness.verifier.memory import (
     access,
     check_alignment,
     check_buffer,
-    check_fixed,
     check_map_access,
     check_map_flags,
     check_packet,
@@ -101,6 +111,7 @@ _COMPATIBLE = {                                   # compatible_reg_types
     "sock_common_btf": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, BTF_ID, BTF_ID | TRUSTED),
     "size": (SCALAR,), "size_or_zero": (SCALAR,), "scalar": (SCALAR,), "map": (MAP_PTR,),
     "ctx": (CTX,), "func": (FUNC,), "stack_or_null": (STACK,), "const_str": (MAP_VALUE,),
+    "btf": (BTF_ID, BTF_ID | TRUSTED, BTF_ID | MEM_RCU),
     "alloc_size": (SCALAR,), "spin_lock": (MAP_VALUE, BTF_ID | MEM_ALLOC), "timer": (MAP_VALUE,),
     "ringbuf_mem": (MEM | MEM_RINGBUF,), "dynptr": (STACK, DYNPTR),
     "kptr_xchg_dest": (MAP_VALUE, BTF_ID | MEM_ALLOC, BTF_ID | MEM_ALLOC | NON_OWN_REF,
@@ -423,6 +434,8 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Met
         frame.regs[0] = Reg(MEM | null | ringbuf, const(0), info=meta.mem_size)
     elif kind == "map_value":
         frame.regs[0] = _looked_up(env, number, meta, null)
+    elif number == 194:  # kptr_xchg
+        frame.regs[0] = _exchanged(env, meta)
     elif kind in _SOCKETS:
         frame.regs[0] = Reg(_SOCKETS[kind] | null, const(0))
     else:
@@ -440,6 +453,15 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Met
     if number == 203:  # dynptr_data
         assert meta.dynptr is not None
         frame.regs[0] = reg.derived(meta.dynptr.id)
+
+
+def _exchanged(env: Env, meta: Meta) -> Reg:
+    """Return the pointer that was there before."""
+    found = kptrs.target(env, meta.kptr)
+    kind = BTF_ID | MAYBE_NULL
+    if found.btf is env.btf:
+        kind |= MEM_ALLOC | (MEM_PERCPU if meta.kptr.kind == "percpu_kptr" else 0)
+    return btf_pointer.pointer(kind, found)
 
 
 def _integer(env: Env, number: int, meta: Meta) -> Reg:
@@ -629,7 +651,7 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
     if reg.is_null and nullable:
         mark_register(env, number_of_reg)
     else:
-        _check_type(env, reg, name, kind, flags, nullable, number)
+        _check_type(env, reg, name, kind, flags, number, meta)
         check_offset(env, reg, name, kind, release="release" in flags)
     held = reg.id and refs.referenced(env.state, reg.id)
     if "release" in flags and kind != "dynptr" and not held and not reg.is_null:
@@ -674,6 +696,8 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
         object_args.alloc_size(env, reg, name, meta)
         mark_register(env, number_of_reg)
     elif kind == "spin_lock":
+        if object_args.in_tree_callback(env):
+            env.refuse("can't spin_{lock,unlock} in rbtree cb")
         object_args.spin_lock(env, reg, name, number == 93)
     elif kind == "timer":
         object_args.map_field(env, reg, name, "bpf_timer", meta)
@@ -703,16 +727,18 @@ def _may_take_packet(env: Env, proto: Prototype) -> bool:
 
 
 def _check_type(
-    env: Env, reg: Reg, name: str, kind: str, flags: list[str], nullable: bool, number: int
+    env: Env, reg: Reg, name: str, kind: str, flags: list[str], number: int, meta: Meta
 ) -> None:
     """``check_reg_type``."""
     found = reg.type
     if "rdonly" in flags:
         found &= ~MEM_RDONLY
-    if nullable:
+    if "null" in flags or kind == "stack_or_null":
         found &= ~MAYBE_NULL
     if kind in ("mem", "fixed_mem"):
         found &= ~DYNPTR_FLAGS
+    if number == 194 and kind == "btf" and found & MEM_ALLOC:
+        found &= ~(MEM_ALLOC | MEM_PERCPU)
     expected = _COMPATIBLE.get(kind)
     if expected is None:
         raise NotModelled(f"arguments of kind {kind}")
@@ -726,7 +752,12 @@ def _check_type(
             f"{helper_name(number)}() may write into memory pointed by {name} "
             f"type={type_name(reg.type)}"
         )
-    raise NotModelled("passing a BTF pointer (no kernel BTF)")
+    if number == 194:  # kptr_xchg
+        if reg.type & MAYBE_NULL:
+            env.refuse(f"Possibly NULL pointer passed to helper {name}")
+        kptrs.check_match(env, meta.kptr, reg, name)
+    elif expected is not _MEM_TYPES:
+        raise NotModelled("passing a BTF pointer")
 
 
 def _check_size(env: Env, proto: Prototype, index: int, meta: Meta, zero_ok: bool) -> None:
@@ -775,7 +806,7 @@ def helper_memory(
             env.refuse(f"{name} cannot write into {type_name(kind)}")
         check_buffer(env, reg, name, 0, "rdonly" if kind & MEM_RDONLY else "rdwr")
     elif base == BTF_ID:
-        raise NotModelled(f"passing memory of type {type_name(kind)}")
+        btf_pointer.access(env, reg, name, 0, size, write, -1)
     elif kind == CTX and context.variable_offset(env):
         check_region(env, reg, name, 0, size, 0xFFFF, zero_ok)
     elif not (zero_ok and size == 0 and reg.is_null):
@@ -834,7 +865,7 @@ def _call_loop(env: Env, meta: Meta) -> None:
         if env.log.level > 1:
             env.log.text(f"frame{len(env.state.frames) - 1} bpf_loop iteration limit reached\n")
         return
-    callee = _push_callback(env, meta.subprog)
+    callee = push_callback(env, meta.subprog)
     callee.regs[1] = UNKNOWN_REG
     callee.regs[2] = regs[3]
 
@@ -846,7 +877,7 @@ def _call_for_each(env: Env, meta: Meta) -> None:
     found = meta.map.info
     if found.type not in maps.WITH_CALLBACK:
         env.refuse("callback function not allowed for map")
-    callee = _push_callback(env, meta.subprog)
+    callee = push_callback(env, meta.subprog)
     callee.regs[1] = regs[1]
     callee.regs[2] = Reg(MAP_KEY, const(0), info=found, map_uid=regs[1].map_uid)
     callee.regs[3] = Reg(MAP_VALUE, const(0), env.new_id(), info=found, map_uid=regs[1].map_uid)
@@ -862,7 +893,7 @@ def _call_timer(env: Env, meta: Meta) -> None:
 def _drain_ring(env: Env, meta: Meta) -> None:
     """``bpf_user_ringbuf_drain``."""
     regs = env.state.frames[-1].regs
-    callee = _push_callback(env, meta.subprog)
+    callee = push_callback(env, meta.subprog)
     callee.regs[1] = objects.dynptr("local", env.new_id(), 0)
     callee.regs[2] = regs[3]
 
@@ -893,7 +924,7 @@ def push_async(
     env.scratch_all()
 
 
-def _push_callback(env: Env, number: int) -> Frame:
+def push_callback(env: Env, number: int) -> Frame:
     """Keep a state that runs the callback first (``push_callback_call``)."""
     at = env.insn
     sub = env.subs[number]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from harness.btf import Func
 from harness.btf_check import validate
 from harness.isa.codec import LD_IMM64
 from harness.isa.disasm import format_insn
@@ -116,11 +118,21 @@ def explore(
         f"max_states_per_insn {env.max_states} total_states {env.total_states} "
         f"peak_states {env.peak_states} mark_read 0\n"
     )
-    text = log.render(lambda slot: format_insn(env.insns[slot], form="kernel"))
+    text = log.render(partial(_disassemble, env))
     frames = _frames(env) if isinstance(verdict, Accepted) else ()
     events = frozenset(" ".join(map(str, event)) for event in env.events)
     seconds = time.perf_counter() - started
     return env, Verification(verdict, text, env.processed, seconds, frames, events)
+
+
+def _disassemble(env: Env, slot: int) -> str:
+    """Return an instruction as the log shows it, kernel functions by their names."""
+    insn = env.insns[slot]
+    if isinstance(insn, Call) and insn.kind == "kfunc" and insn.imm in env.kfuncs:
+        kfunc = env.kfuncs[insn.imm]
+        insn = Call("kfunc", kfunc.btf.find(kfunc.name, Func) or 0, insn.off)
+        return format_insn(insn, form="kernel", kfunc=lambda _: str(kfunc.name))
+    return format_insn(insn, form="kernel")
 
 
 def _frames(env: Env) -> tuple[FrameInfo, ...]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from harness.isa.insn import GotoX, Jump, MayGoto
-from harness.verifier import bounds, maps, packets, refs
+from harness.verifier import bounds, btf_pointer, maps, packets, refs
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.memory import read_reg
@@ -96,7 +96,7 @@ def jump(env: Env, frame: Frame, insn: Jump) -> int:
         taken = None if jumps is not None and falls is not None else jumps is not None
     else:
         jumps = falls = (left.num, right.num)
-        taken = _pointer_taken(insn, left, right)
+        taken = _pointer_taken(env, insn, left, right)
     env.events.add(("branch", insn.op, insn.bits, src is None, left.type, right.type, taken))
     if taken is not None:
         if left.type == SCALAR:
@@ -165,7 +165,7 @@ def indirect(env: Env, frame: Frame, insn: GotoX) -> int:
 # --- pointers -------------------------------------------------------------------------
 
 
-def not_null(reg: Reg) -> bool:
+def not_null(env: Env, reg: Reg) -> bool:
     """``reg_not_null``."""
     kind = reg.type
     if kind & MAYBE_NULL:
@@ -174,11 +174,11 @@ def not_null(reg: Reg) -> bool:
         return False
     base = kind & BASE
     if base == BTF_ID:
-        raise NotModelled("comparing a BTF pointer")
+        return btf_pointer.trusted(env, reg)
     return base in _NOT_NULL and not (base == MEM and kind & UNTRUSTED)
 
 
-def _pointer_taken(insn: Jump, left: Reg, right: Reg) -> bool | None:
+def _pointer_taken(env: Env, insn: Jump, left: Reg, right: Reg) -> bool | None:
     """``is_branch_taken`` where one side is a pointer."""
     if insn.bits == 32:
         return None
@@ -188,7 +188,7 @@ def _pointer_taken(insn: Jump, left: Reg, right: Reg) -> bool | None:
         left, right = right, left
         if not (right.type == SCALAR and right.num.is_const):
             return None
-    if not not_null(left) or right.num.value:
+    if not not_null(env, left) or right.num.value:
         return None
     return {"eq": False, "ne": True}.get(insn.op)
 
@@ -208,10 +208,10 @@ def _learn_null(env: Env, state: State, other: State, number: int, insn: Jump) -
         and _is_pointer(right)
         and left.type & BASE != BTF_ID != right.type & BASE
     ):
-        if right.type & MAYBE_NULL and not_null(left):
+        if right.type & MAYBE_NULL and not_null(env, left):
             own = equal.own(number).regs
             own[insn.src] = own[insn.src].with_type(right.type & ~MAYBE_NULL)
-        if left.type & MAYBE_NULL and not_null(right):
+        if left.type & MAYBE_NULL and not_null(env, right):
             own = equal.own(number).regs
             own[insn.dst] = own[insn.dst].with_type(left.type & ~MAYBE_NULL)
     if not wide or insn.op not in ("eq", "ne") or not left.type & MAYBE_NULL:

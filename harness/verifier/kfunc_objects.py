@@ -8,7 +8,7 @@ The kinds of arguments, effects and results that ``check_kfunc_args``,
 from __future__ import annotations
 
 from harness.isa.insn import Call
-from harness.verifier import context, kfunc_call, object_args, objects, refs, results
+from harness.verifier import context, kfunc_alloc, kfunc_call, object_args, objects, refs, results
 from harness.verifier import kfunc_table as table
 from harness.verifier.bounds import Scalar, const
 from harness.verifier.call import push_async
@@ -280,3 +280,4 @@ EFFECTS.update(
     }
 )
 BRANCHES.update({"bpf_res_spin_lock": _lock_fails, "bpf_res_spin_lock_irqsave": _lock_fails})
+kfunc_alloc.register()

@@ -19,6 +19,7 @@ from harness.verifier.state import (
     ADD_CONST,
     ARENA,
     BASE,
+    BTF_ID,
     DYNPTR,
     DYNPTR_SLOT,
     INVALID,
@@ -41,6 +42,7 @@ from harness.verifier.state import (
     Reg,
     Slot,
     State,
+    TypeRef,
     type_name,
 )
 
@@ -250,6 +252,8 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
             out += f"[{reg.info}]"
         if num.is_const:
             return out + signed_text(num.value)
+    if base == BTF_ID and isinstance(reg.info, TypeRef):
+        out += reg.info.name
     parts: list[str] = []
     if reg.id:
         parts.append(f"id={reg.id & ~ADD_CONST}")

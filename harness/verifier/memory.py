@@ -10,12 +10,13 @@ from harness.isa import opcodes as o
 from harness.isa.insn import Atomic, Load, Raw, Store, StoreImm
 from harness.isa.stack_args import MAX_SLOTS, SLOT_SIZE
 from harness.model import MapDef
-from harness.verifier import bounds, context, records, tnum
+from harness.verifier import bounds, btf_pointer, context, kptrs, records, tnum
 from harness.verifier.bounds import Scalar, const
+from harness.verifier.btf_pointer import check_fixed
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
 from harness.verifier.maps import value_size
-from harness.verifier.precision import mark_register, push_history
+from harness.verifier.precision import push_history
 from harness.verifier.refs import owned
 from harness.verifier.stack import (
     MAX_VAR_OFF,
@@ -317,7 +318,7 @@ def access(
         check_map_access(env, reg, name, off, size, False)
         field = _kptr_field(env, reg, off) if reg.info.value_type else None
         if field is not None:
-            _access_kptr(env, field, write, value)
+            kptrs.access(env, field, write, value)
         elif not write and value >= 0:
             env.frame().regs[value] = _map_load(env, reg, off, size, sign)
     elif kind == MAP_KEY:
@@ -359,7 +360,7 @@ def access(
     elif kind == MAP_PTR:
         raise NotModelled(f"access through {type_name(kind)}")
     elif kind & BASE == BTF_ID and not kind & MAYBE_NULL:
-        raise NotModelled("access through a BTF pointer (no kernel BTF)")
+        btf_pointer.access(env, reg, name, off, size, write, value)
     elif kind & BASE == BUF and not kind & MAYBE_NULL:
         if write and kind & MEM_RDONLY:
             raise Refused(f"{name} cannot write into {type_name(kind)}", env.insn)
@@ -445,26 +446,6 @@ def _check_span(
     else:
         text = f"invalid access to memory, mem_size={limit} off={off} size={size}"
     raise Refused(f"{text}\n{name} {which} value is outside of the allowed memory range", env.insn)
-
-
-def check_fixed(env: Env, reg: Reg, name: str, off_ok: bool) -> None:
-    """Refuse a pointer that was moved (``__check_ptr_off_reg``)."""
-    num = reg.num
-    if num.mask:
-        raise Refused(
-            f"variable {type_name(reg.type)} access var_off={num.var_off} disallowed", env.insn
-        )
-    if num.smin < 0:
-        raise Refused(
-            f"negative offset {type_name(reg.type)} ptr {name} off={num.signed_value} disallowed",
-            env.insn,
-        )
-    if not off_ok and num.value:
-        raise Refused(
-            f"dereference of modified {type_name(reg.type)} ptr {name} "
-            f"off={num.signed_value} disallowed",
-            env.insn,
-        )
 
 
 def _context(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, sign: bool) -> int:
@@ -609,30 +590,6 @@ def _kptr_field(env: Env, reg: Reg, off: int) -> records.Field | None:
     if record is None or reg.num.mask:
         return None
     return record.find(off + reg.num.value, *records.KPTRS, "uptr")
-
-
-def _access_kptr(env: Env, field: records.Field, write: bool, value: int) -> None:
-    """``check_map_kptr_access``."""
-    insn = env.insns[env.insn]
-    if isinstance(insn, Atomic):
-        env.refuse("kptr in map can only be accessed using BPF_MEM instruction mode")
-    if write:
-        if field.kind in ("kptr", "percpu_kptr"):
-            env.refuse("store to referenced kptr disallowed")
-        if field.kind == "uptr":
-            env.refuse("store to uptr disallowed")
-        if isinstance(insn, StoreImm):
-            if insn.imm:
-                env.refuse(f"BPF_ST imm must be 0 when storing to kptr at off={field.offset}")
-            return
-        if env.state.frames[-1].regs[value].is_null:
-            mark_register(env, value)
-            return
-    elif field.kind == "uptr" and env.btf is not None:
-        size = env.btf.size_of(field.target) or 0
-        env.frame().regs[value] = Reg(MEM | MAYBE_NULL, const(0), env.new_id(), info=size)
-        return
-    raise NotModelled("kptrs (no kernel BTF)")
 
 
 def _map_load(env: Env, reg: Reg, off: int, size: int, sign: bool) -> Reg:
