@@ -188,7 +188,17 @@ def _arithmetic(env: Env, frame: Frame, insn: Alu) -> None:
     src = insn.src
     operand = Reg(SCALAR, const(insn.imm)) if src is None else regs[src]
     if dst.type == ARENA or operand.type == ARENA:
-        raise NotModelled("arithmetic on arena pointers")
+        if dst.type != ARENA:
+            regs[insn.dst] = operand
+        if insn.bits == 64:
+            if env.insn in env.not_alu32:
+                env.refuse("same insn cannot be used with and without arena pointer")
+            env.alu32.add(env.insn)
+        return
+    if env.has_arena and insn.bits == 64:
+        if env.insn in env.alu32:
+            env.refuse("same insn cannot be used with and without arena pointer")
+        env.not_alu32.add(env.insn)
     if dst.type != SCALAR or operand.type != SCALAR:
         if operand.type == SCALAR:
             if src is not None:

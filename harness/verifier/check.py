@@ -141,6 +141,8 @@ def _frames(env: Env) -> tuple[FrameInfo, ...]:
         FrameInfo(
             sub.stack_depth,
             tail_call_reachable=sub.tail_call_reachable,
+            exception_boundary=env.throws and not sub.index,
+            exception_callback=sub.is_exception_callback,
             private_stack=sub.private_stack == "adaptive",
         )
         for sub in env.subs

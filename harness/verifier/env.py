@@ -196,8 +196,8 @@ class Env:
         self.call_marks: dict[int, CallMarks] = {}  # what the rewriting of calls needs
         self.indirect: set[int] = set()  # slots that indirect jumps led to
         self.alu32: set[int] = set()  # 64-bit arithmetic with arena pointers (needs_zext)
-        self.seen_exception = False  # bpf_throw is called
-        self.exception_callback = 0  # subprogram, 0: none of its own
+        self.not_alu32: set[int] = set()  # and without (prevent_zext)
+        self.has_arena = any(found.type == 33 for found in self.maps)
         self.seen_direct_write = False  # packet data are written
         self.kfuncs: dict[int, Any] = {}  # by their number in the program: kfuncs.Kfunc
         self.subtotals = [0] * MAX_FRAMES  # instructions on this path, by frame, for statistics

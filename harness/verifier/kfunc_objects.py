@@ -86,6 +86,8 @@ def _slice(env: Env, meta: Meta) -> Reg:
         kind |= MEM_RDONLY
     elif not context.PACKETS.get(env.program.type):
         env.refuse("the prog does not allow writes to packet data")
+    else:
+        env.seen_direct_write = True
     size = meta.constant & 0xFFFFFFFF
     return Reg(kind, const(0), info=size, parent_id=meta.dynptr.id)
 

@@ -48,7 +48,7 @@ _LOAD_PACKET = {
 
 def misc_fixups(rewriter: Rewriter, env: Env, layout: Layout) -> None:
     """Rewrite every instruction that the JIT does not take as it is."""
-    if env.seen_exception and not env.exception_callback:
+    if env.throws and not env.exception_callback:
         _add_hidden(rewriter)
     pokes = 0
     no_user_conv = any(m.type == _ARENA and m.flags & _NO_USER_CONV for m in env.maps)
@@ -76,7 +76,7 @@ def misc_fixups(rewriter: Rewriter, env: Env, layout: Layout) -> None:
                     if found.type == _PERCPU_ARRAY:
                         number += 1
                         patch = Patch(part.slots[number].insn, PercpuAddr(dst, dst))
-                    elif found.type == _INSN_ARRAY:  # whose values' address has no map's name
+                    elif found.type in (_ARENA, _INSN_ARRAY):  # Linux then forgets the map
                         slot.insn, slot.symbol = LoadImm(dst, 0, 0), HEAP + found.name
                 case Call(kind="helper", imm=12):
                     pokes += _tail_call(env, slot, pokes)

@@ -55,8 +55,6 @@ def rewritten(env: Env, frames: tuple[Frame, ...]) -> Program:
         replace(named, start=sub.start, end=sub.end)
         for named, sub in zip(env.program.subprograms, env.subs, strict=True)
     )
-    if env.seen_exception:
-        frames = (replace(frames[0], exception_boundary=True), *frames[1:])
     rewriter = Rewriter(replace(env.program, subprograms=subs), env.insns, frames)
     for part in rewriter.parts:
         for slot in part.slots:
