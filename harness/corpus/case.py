@@ -63,7 +63,12 @@ class RunCheck:
     outcome: str = "returned"  # "returned", "trapped", "fuel"
     r0: int | None = None
     after: bytes | None = None  # None: as before
-    legs: tuple[str, ...] = ()  # none named: interp and jit
+    legs: tuple[str, ...] = ()  # none named: interp and jit; Linux is asked about all
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The legs of ours that must do it."""
+        return tuple(leg for leg in self.legs or ("interp", "jit") if leg != "kernel")
 
 
 @dataclass(frozen=True, slots=True)

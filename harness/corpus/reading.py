@@ -154,7 +154,7 @@ def _run(table: Table) -> RunCheck:
         outcome=outcome,
         r0=None if value is None else value & ((1 << 64) - 1),
         after=after,
-        legs=table.choices("legs", ("interp", "jit"), ()),
+        legs=table.choices("legs", ("interp", "jit", "kernel"), ()),
     )
 
 

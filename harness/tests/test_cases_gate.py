@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 import harness
-from harness import corpus, pipeline, verifier
+from harness import corpus, pipeline, run, verifier
 from harness.corpus import Case
 from harness.isa.forms import ALL_FORMS, form_name
 from harness.isa.insn import High, Insn
-from harness.model import Program
+from harness.model import Accepted, Program, Returned
 
 CORPUS = Path(harness.__file__).parent.parent / "corpus"
 
@@ -196,3 +196,16 @@ def recorder(name: str, form: Callable[..., bytes], reached: set[str]) -> Callab
 def test_every_refusal_of_stack_arguments_is_in_a_case(pattern: str) -> None:
     messages = [c.verify.message for c in cases() if c.verify and c.verify.verdict == "reject"]
     assert any(message and re.fullmatch(pattern, message) for message in messages)
+
+
+def test_what_only_linux_runs_is_nobody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "endless.toml"
+    path.write_text(
+        "[program]\nasm = '''\nr0 = 0\nagain:\nmay_goto out\ngoto again\nout:\nexit\n'''\n"
+        '[verify]\nverdict = "accept"\n[[run]]\nr0 = "0x7"\nlegs = ["kernel"]\n'
+    )
+    case = corpus.read(path)
+    assert pipeline.check_case(case, None) == []
+    assert not pipeline.bless_case(case, None)
+    assert run.beside_linux(case, Accepted(), [Returned(7, b"")]) == []
+    assert len(run.beside_linux(case, Accepted(), [Returned(8, b"")])) == 1
