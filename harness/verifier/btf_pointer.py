@@ -82,7 +82,11 @@ def pointee(env: Env, reg: Reg) -> TypeRef:
     if reg.type & BASE == BTF_ID:
         found: TypeRef = reg.info
         return found
-    name = KERNEL_STRUCTS[reg.type & BASE]
+    return kernel_struct(env, KERNEL_STRUCTS[reg.type & BASE])
+
+
+def kernel_struct(env: Env, name: str) -> TypeRef:
+    """Return a struct of the kernel."""
     btf = env.kernel(f"a pointer to struct {name}")
     type_id = btf.find(name, Struct)
     if type_id is None:

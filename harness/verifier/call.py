@@ -107,11 +107,13 @@ _MEM_TYPES = (STACK, PACKET, PACKET_META, MAP_KEY, MAP_VALUE, MEM, MEM | MEM_RIN
 _COMPATIBLE = {                                   # compatible_reg_types
     "map_key": _MEM_TYPES, "map_value": _MEM_TYPES, "bloom_value": _MEM_TYPES,
     "mem": _MEM_TYPES, "fixed_mem": _MEM_TYPES,
+    "btf": (BTF_ID, BTF_ID | TRUSTED, BTF_ID | MEM_RCU),
+    "percpu_btf": (BTF_ID | MEM_PERCPU, BTF_ID | MEM_PERCPU | MEM_RCU,
+                   BTF_ID | MEM_PERCPU | TRUSTED),
     "sock_common": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK), "socket": (SOCKET,),
     "sock_common_btf": (SOCK_COMMON, SOCKET, TCP_SOCK, XDP_SOCK, BTF_ID, BTF_ID | TRUSTED),
     "size": (SCALAR,), "size_or_zero": (SCALAR,), "scalar": (SCALAR,), "map": (MAP_PTR,),
     "ctx": (CTX,), "func": (FUNC,), "stack_or_null": (STACK,), "const_str": (MAP_VALUE,),
-    "btf": (BTF_ID, BTF_ID | TRUSTED, BTF_ID | MEM_RCU),
     "alloc_size": (SCALAR,), "spin_lock": (MAP_VALUE, BTF_ID | MEM_ALLOC), "timer": (MAP_VALUE,),
     "ringbuf_mem": (MEM | MEM_RINGBUF,), "dynptr": (STACK, DYNPTR),
     "kptr_xchg_dest": (MAP_VALUE, BTF_ID | MEM_ALLOC, BTF_ID | MEM_ALLOC | NON_OWN_REF,
@@ -121,6 +123,7 @@ _TRACING_TYPES = {                                # enum bpf_prog_type
     "tracepoint": 5, "perf_event": 7, "raw_tracepoint": 17, "raw_tracepoint_writable": 24,
     "lsm": 29, "syscall": 31,
 }
+_SK_RELEASE, _KPTR_XCHG = 86, 194
 _SOCKETS = {"socket": SOCKET, "sock_common": SOCK_COMMON, "tcp_sock": TCP_SOCK}
 # Pointers that may have an offset where they are passed on   __check_func_arg_reg_off
 _ANY_OFFSET = frozenset({
@@ -366,6 +369,7 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
         raise NotModelled(f"helper {name}#{number}")
     if proto is None:
         env.refuse(f"program of this type cannot use helper {name}#{number}")
+    _check_allowed(env, number)
     if sleeps(env.program, number) and refs.in_rcu(env.state):
         env.refuse(f"sleepable helper {name}#{number} in {refs.non_sleepable(env.state)}")
     meta = Meta()
@@ -404,6 +408,25 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
     return env.insn + 1
 
 
+def _check_allowed(env: Env, number: int) -> None:
+    """Ask what a helper itself asks of a program (``allowed`` of its prototype)."""
+    program = env.program
+    if number in (107, 108) and program.type in ("tracing", "syscall"):
+        attach = program.attach_type  # bpf_sk_storage_tracing_allowed
+        fine = attach in ("trace_iter", "trace_raw_tp") or (
+            attach in ("trace_fentry", "trace_fexit")
+            and not program.attach.startswith("bpf_sk_storage")
+        )
+    elif number == 147 and (program.type == "syscall" or program.attach_type == "trace_iter"):
+        fine = program.type != "syscall"  # bpf_d_path_allowed
+    elif number in (147, 161, 193):  # ima_inode_hash, ima_file_hash
+        raise NotModelled(f"where {helper_name(number)} is allowed")
+    else:
+        return
+    if not fine:
+        env.refuse("helper call is not allowed in probe")
+
+
 def _check_func_ip(env: Env) -> None:
     """``check_get_func_ip``."""
     kind = env.program.type
@@ -436,6 +459,10 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Met
         frame.regs[0] = _looked_up(env, number, meta, null)
     elif number == 194:  # kptr_xchg
         frame.regs[0] = _exchanged(env, meta)
+    elif kind.startswith("btf:"):
+        trust = TRUSTED if "trusted" in flags else 0
+        struct = btf_pointer.kernel_struct(env, kind.removeprefix("btf:"))
+        frame.regs[0] = btf_pointer.pointer(BTF_ID | null | trust, struct)
     elif kind in _SOCKETS:
         frame.regs[0] = Reg(_SOCKETS[kind] | null, const(0))
     else:
@@ -561,6 +588,8 @@ def _call_special(env: Env, number: int, meta: Meta) -> None:
             _call_for_each(env, meta)
         case 170:
             _call_timer(env, meta)
+        case 180:
+            _find_vma(env, meta)
         case 181:
             _call_loop(env, meta)
         case 209:
@@ -737,27 +766,52 @@ def _check_type(
         found &= ~MAYBE_NULL
     if kind in ("mem", "fixed_mem"):
         found &= ~DYNPTR_FLAGS
-    if number == 194 and kind == "btf" and found & MEM_ALLOC:
+    if number == _KPTR_XCHG and kind == "btf" and found & MEM_ALLOC:
         found &= ~(MEM_ALLOC | MEM_PERCPU)
-    expected = _COMPATIBLE.get(kind)
-    if expected is None:
-        raise NotModelled(f"arguments of kind {kind}")
+    base, _, struct = kind.partition(":")
+    expected = _COMPATIBLE[base]
     if found not in expected:
         words = ", ".join(type_name(one) for one in expected)
         env.refuse(f"{name} type={type_name(reg.type)} expected={words}")
-    if reg.type & BASE != BTF_ID or kind in ("spin_lock", "kptr_xchg_dest"):
+    if reg.type & BASE == BTF_ID and kind not in ("spin_lock", "kptr_xchg_dest"):
+        _check_struct(env, reg, name, base, struct or "sock_common", flags, number, meta)
+
+
+def _check_struct(
+    env: Env,
+    reg: Reg,
+    name: str,
+    base: str,
+    struct: str,
+    flags: list[str],
+    number: int,
+    meta: Meta,
+) -> None:
+    """Check the struct behind a BTF pointer (``check_reg_type``)."""
+    if _COMPATIBLE[base] is _MEM_TYPES:
+        if "rdonly" not in flags:
+            env.refuse(
+                f"{helper_name(number)}() may write into memory pointed by {name} "
+                f"type={type_name(reg.type)}"
+            )
         return
-    if expected is _MEM_TYPES and "rdonly" not in flags:
-        env.refuse(
-            f"{helper_name(number)}() may write into memory pointed by {name} "
-            f"type={type_name(reg.type)}"
-        )
-    if number == 194:  # kptr_xchg
+    if number == _KPTR_XCHG:
         if reg.type & MAYBE_NULL:
             env.refuse(f"Possibly NULL pointer passed to helper {name}")
         kptrs.check_match(env, meta.kptr, reg, name)
-    elif expected is not _MEM_TYPES:
-        raise NotModelled("passing a BTF pointer")
+        return
+    if reg.type & MEM_PERCPU:
+        return
+    if base not in ("btf", "sock_common_btf") or reg.type & MEM_ALLOC:
+        raise NotModelled(f"passing {type_name(reg.type)} to {helper_name(number)}")
+    release = "release" in flags
+    if reg.type & MAYBE_NULL and ("null" not in flags or release):
+        env.refuse(f"Possibly NULL pointer passed to helper {name}")
+    check_fixed(env, reg, name, True)
+    wanted = btf_pointer.kernel_struct(env, struct)
+    strict = release and number != _SK_RELEASE
+    if not btf_pointer.ids_match(env, reg.info, reg.num.value, wanted, strict, True):
+        env.refuse(f"{name} is of type {reg.info.name} but {struct} is expected")
 
 
 def _check_size(env: Env, proto: Prototype, index: int, meta: Meta, zero_ok: bool) -> None:
@@ -882,6 +936,16 @@ def _call_for_each(env: Env, meta: Meta) -> None:
     callee.regs[2] = Reg(MAP_KEY, const(0), info=found, map_uid=regs[1].map_uid)
     callee.regs[3] = Reg(MAP_VALUE, const(0), env.new_id(), info=found, map_uid=regs[1].map_uid)
     callee.regs[4] = regs[3]
+
+
+def _find_vma(env: Env, meta: Meta) -> None:
+    """``bpf_find_vma``."""
+    regs = env.state.frames[-1].regs
+    area = btf_pointer.kernel_struct(env, "vm_area_struct")
+    callee = push_callback(env, meta.subprog)
+    callee.regs[1] = regs[1]
+    callee.regs[2] = btf_pointer.pointer(BTF_ID, area)
+    callee.regs[3] = regs[4]
 
 
 def _call_timer(env: Env, meta: Meta) -> None:

@@ -22,7 +22,16 @@ from harness.verifier.layouts import (
     by_byte,
     fits,
 )
-from harness.verifier.state import SCALAR, SOCK_COMMON, SOCKET, TCP_SOCK, TP_BUFFER, XDP_SOCK
+from harness.verifier.state import (
+    BTF_ID,
+    SCALAR,
+    SOCK_COMMON,
+    SOCKET,
+    TCP_SOCK,
+    TP_BUFFER,
+    TRUSTED,
+    XDP_SOCK,
+)
 
 
 class Access(NamedTuple):
@@ -30,6 +39,7 @@ class Access(NamedTuple):
 
     gives: int = SCALAR  # type of the register that a load fills
     field_size: int = 0  # bytes of the field where it may be loaded in part (ctx_field_size)
+    struct: str = ""  # of the kernel, behind a BTF pointer
 
 
 _SCALAR = Access()
@@ -121,7 +131,7 @@ def access(env: Env, off: int, size: int, write: bool, sign: bool = False) -> Ac
     if kind == "netfilter":
         if off not in (0, 8) or size != 8 or write:
             return None
-        raise NotModelled("the context of program type netfilter (no kernel BTF)")
+        return Access(BTF_ID | TRUSTED, 0, "nf_hook_state" if off else "sk_buff")
     fields = _FIELDS.get(kind)
     if fields is None:
         raise NotModelled(f"the context of program type {kind}")

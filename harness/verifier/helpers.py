@@ -1,7 +1,8 @@
 """Helpers: who may call which, in which variant, and what else is known of them by number.
 
-Every ``*_func_proto`` of Linux 7.3.4, with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN. A
-program type asks its layers one after the other; the first that has the helper decides.
+Every ``*_func_proto`` of Linux 7.3.4 as Debian configures it (that is, without
+bpf_override_return), with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN. A program type asks its
+layers one after the other; the first that has the helper decides.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _LAYERS = {
     "tracing_base": _layer(
         "get_smp_processor_id probe_read probe_read_str get_func_ip probe_write_user"),
     "kprobe": _layer(
-        "perf_event_output get_stackid get_stack override_return get_func_ip get_attach_cookie"),
+        "perf_event_output get_stackid get_stack get_func_ip get_attach_cookie"),
     "tracepoint": _layer(
         "perf_event_output get_stackid get_stack get_attach_cookie"),
     "perf_event": _layer(

@@ -306,12 +306,15 @@ def access(
         if size < 8 and value >= 0:
             narrow(env, value, size, sign)
     elif kind == CTX:
-        kind = _context(env, reg, name, off, size, write, sign)
+        found = _context(env, reg, name, off, size, write, sign)
         if not write and value >= 0:
+            kind = found.gives
             if kind == SCALAR:
                 loaded = LOADED[size, sign]
             else:
-                loaded = Reg(kind, ZERO_NUM, env.new_id() if kind & MAYBE_NULL else 0)
+                info = btf_pointer.kernel_struct(env, found.struct) if found.struct else 0
+                ident = env.new_id() if kind & MAYBE_NULL else 0
+                loaded = Reg(kind, ZERO_NUM, ident, info=info)
             env.frame().regs[value] = loaded
     elif kind == MAP_VALUE:
         check_map_flags(env, reg, off, size, write)
@@ -361,6 +364,8 @@ def access(
         raise NotModelled(f"access through {type_name(kind)}")
     elif kind & BASE == BTF_ID and not kind & MAYBE_NULL:
         btf_pointer.access(env, reg, name, off, size, write, value)
+        if not write and value >= 0 and env.state.frames[-1].regs[value].type == SCALAR:
+            env.frame().regs[value] = LOADED[size, sign]
     elif kind & BASE == BUF and not kind & MAYBE_NULL:
         if write and kind & MEM_RDONLY:
             raise Refused(f"{name} cannot write into {type_name(kind)}", env.insn)
@@ -448,8 +453,10 @@ def _check_span(
     raise Refused(f"{text}\n{name} {which} value is outside of the allowed memory range", env.insn)
 
 
-def _context(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, sign: bool) -> int:
-    """Return the type of what the context holds there (``check_ctx_access``)."""
+def _context(
+    env: Env, reg: Reg, name: str, off: int, size: int, write: bool, sign: bool
+) -> context.Access:
+    """Return what the context holds there (``check_ctx_access``)."""
     if context.variable_offset(env):
         check_region(env, reg, name, off, size, 0xFFFF, False)
     else:
@@ -459,7 +466,7 @@ def _context(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, si
     if found is None:
         raise Refused(f"invalid bpf_context access off={off} size={size}", env.insn)
     env.field_sizes[env.insn] = found.field_size
-    return found.gives
+    return found
 
 
 # --- packets, sockets and buffers of the kernel -------------------------------------------
