@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol, cast
@@ -578,6 +578,19 @@ class Interpreter:
         except NotModelledError as why:
             return Unknown(str(why))
         return OutOfFuel()
+
+    def walk(self, vector: bytes, *, fuel: int = FUEL) -> Iterator[tuple[int, Machine]]:
+        """Run the program on *vector*; yield slot and machine before each step, to be looked at.
+
+        Raises TrapError and NotModelledError where ``run`` tells of them.
+        """
+        machine, slot = Machine(self.program, vector), 0
+        try:
+            for _ in range(fuel):
+                yield slot, machine
+                slot = self.steps[slot](machine)
+        except _Done:
+            return
 
     def _target(self, slot: int) -> int:
         """Return *slot*, or the slot past the end, which traps, if there is no such slot."""

@@ -251,6 +251,21 @@ def _explore(env: Env) -> None:
 
 def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
     """``do_check_common``."""
+    enter(env, sub, sleepable)
+    total, processed = sub.insns_total, env.processed
+    try:
+        _run(env)
+    finally:
+        env.account_path()
+        sub.insns_total = total + env.processed - processed
+    if env.log.level < 2:
+        env.log.reset(0)
+    env.explored = [[] for _ in range(env.count)]
+    env.visits = {}
+
+
+def enter(env: Env, sub: Subprog, sleepable: bool) -> None:
+    """Make the state at the start of *sub* the current one (``do_check_common``)."""
     log = env.log
     log.forget_line()
     frame = Frame(MAIN, 0, sub.index)
@@ -284,16 +299,6 @@ def _explore_from(env: Env, sub: Subprog, sleepable: bool) -> None:
             _main_args(env, sub)
         frame.regs[1] = Reg(CTX, const(0))
     env.notes.clear()
-    total, processed = sub.insns_total, env.processed
-    try:
-        _run(env)
-    finally:
-        env.account_path()
-        sub.insns_total = total + env.processed - processed
-    if log.level < 2:
-        log.reset(0)
-    env.explored = [[] for _ in range(env.count)]
-    env.visits = {}
 
 
 def _main_args(env: Env, sub: Subprog) -> None:
@@ -329,7 +334,7 @@ def _entry_arg(env: Env, arg: Argument) -> Reg:
 
 def _run(env: Env) -> None:
     """Follow every path from the current state (``do_check``)."""
-    handlers = [_handler(insn) for insn in env.insns]
+    handlers = [handler(insn) for insn in env.insns]
     insns = env.insns
     scratch = [_scratched(insn) for insn in insns]
     prune_point, jmp_point = env.prune_point, env.jmp_point
@@ -497,7 +502,8 @@ _HANDLERS: dict[type, Handler] = {
 }
 
 
-def _handler(insn: Insn) -> Handler:
+def handler(insn: Insn) -> Handler:
+    """Return what changes the current frame as *insn* does."""
     return _HANDLERS.get(type(insn), _unknown)
 
 
