@@ -90,6 +90,10 @@ def _one(strategy: st.SearchStrategy[Insn]) -> st.SearchStrategy[Block]:
     return strategy.map(lambda insn: [insn])
 
 
+def _constant(dst: int, value: int) -> Block:
+    return [LoadImm(dst, 0, value), High()]
+
+
 def _indexed(size: int, index: int, bound: int, other: int, store: bool) -> Block:
     """Access the stack at an offset that is known only to be small."""
     place = Store(size, 5, -32, other) if store else Load(size, other, 5, -32)
@@ -158,7 +162,7 @@ BLOCKS: st.SearchStrategy[Block] = st.one_of(
         st.builds(Endian, st.sampled_from(["le", "be", "bswap"]), st.sampled_from([16, 32, 64]),
                   REGISTERS)
     ),
-    st.builds(lambda dst, value: [LoadImm(dst, 0, value), High()], REGISTERS, WORDS),
+    st.builds(_constant, REGISTERS, WORDS),
     _one(st.builds(lambda dst, place: Load(place[0], dst, 10, place[1]), REGISTERS, PLACES)),
     _one(
         st.builds(
@@ -244,11 +248,11 @@ def _function(slots: Sequence[int]) -> Block:
 def _loop(body: Sequence[Block], times: int, unbounded: bool) -> Block:
     """Repeat *body*, whose jumps stay in it, *times*, or until may_goto ends it."""
     inner = _joined(body)
-    start = [StoreImm(8, 10, -64, 0)]
+    start: Block = [StoreImm(8, 10, -64, 0)]
     head: Block = [MayGoto(len(inner) + 4)] if unbounded else []
-    count = [Load(8, 1, 10, -64), Alu("add", 64, 1, None, 1), Store(8, 10, -64, 1)]
+    count: Block = [Load(8, 1, 10, -64), Alu("add", 64, 1, None, 1), Store(8, 10, -64, 1)]
     back = Jump("lt", 64, 1, None, times, 0)
-    whole = [*head, *inner, *count]
+    whole: Block = [*head, *inner, *count]
     return [*start, *whole, replace(back, off=-len(whole) - 1)]
 
 
