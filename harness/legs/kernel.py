@@ -573,9 +573,9 @@ def verdict_of(result: int, log: str) -> Verdict:
         return Accepted()
     if result == -errno.EAGAIN:
         return Unknown("Linux did not finish verifying it in the time it was given")
-    if result in (-errno.EPERM, -errno.ENOMEM):
-        return Unknown(f"BPF_PROG_LOAD: {request.error_name(result)}")
     insn, message = first_error(log)
+    if result == -errno.EPERM or (result == -errno.ENOMEM and not message):
+        return Unknown(f"BPF_PROG_LOAD: {request.error_name(result)}")
     return Rejected(insn, message or f"BPF_PROG_LOAD: {request.error_name(result)}")
 
 

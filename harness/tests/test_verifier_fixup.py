@@ -130,7 +130,7 @@ def test_a_jump_that_no_longer_reaches() -> None:
     body: tuple[Insn, ...] = (Alu("div", 64, 0, 1),) * divisions  # three more slots each
     insns: tuple[Insn, ...] = (Jump("eq", 64, 1, None, 0, divisions), *body, Exit())
     subject = Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),))
-    with pytest.raises(HarnessError, match="insn 0 cannot be patched due to 16-bit range"):
+    with pytest.raises(HarnessError, match="insn 8190 cannot be patched due to 16-bit range"):
         fixup(subject)
     long: tuple[Insn, ...] = (Alu("mov", 64, 1, None, 1), Goto(divisions, long=True), *body, Exit())
     assert fixup(Program("main", "", "syscall", long, (Subprogram("main", 0, len(long)),)))
@@ -176,3 +176,12 @@ def renamed(insn: Insn, registers: dict[int, int]) -> Insn:
         case Jump(op, bits, dst, src, imm, off):
             return Jump(op, bits, registers.get(dst, dst), src, imm, off)
     return insn
+
+
+def test_the_patch_that_makes_a_jump_too_long_is_named() -> None:
+    """Seen on Linux 7.3.4: the third of the divisions, each three slots more."""
+    divisions = "r0 /= r2\nr0 += 3\n" * 6
+    text = f"r2 = 1\nr0 = 1\nif r2 == 0 goto E\n{divisions}" + "r0 += 1\n" * (0x7FFF - 20)
+    subject = program(text + "E: r0 = 0\nexit")
+    with pytest.raises(HarnessError, match="insn 7 cannot be patched due to 16-bit range"):
+        fixup(subject)

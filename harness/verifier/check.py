@@ -40,7 +40,6 @@ from harness.isa.insn import (
 from harness.isa.opcodes import EXIT, JMP, MAX_INSNS
 from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
-from harness.model import Frame as FrameInfo
 from harness.verifier import (
     alu,
     call,
@@ -65,6 +64,7 @@ from harness.verifier.precision import push_history
 from harness.verifier.prototypes import Unusable, infer_args, prepare_args, returns_void
 from harness.verifier.prune import is_state_visited, update_branch_counts
 from harness.verifier.results import check_result
+from harness.verifier.rewrites import check_rewrites, frames_of
 from harness.verifier.state import (
     ARENA,
     CTX,
@@ -119,7 +119,7 @@ def explore(
         f"peak_states {env.peak_states} mark_read 0\n"
     )
     text = log.render(partial(_disassemble, env))
-    frames = _frames(env) if isinstance(verdict, Accepted) else ()
+    frames = frames_of(env) if isinstance(verdict, Accepted) else ()
     events = frozenset(" ".join(map(str, event)) for event in env.events)
     seconds = time.perf_counter() - started
     return env, Verification(verdict, text, env.processed, seconds, frames, events)
@@ -133,20 +133,6 @@ def _disassemble(env: Env, slot: int) -> str:
         insn = Call("kfunc", kfunc.btf.find(kfunc.name, Func) or 0, insn.off)
         return format_insn(insn, form="kernel", kfunc=lambda _: str(kfunc.name))
     return format_insn(insn, form="kernel")
-
-
-def _frames(env: Env) -> tuple[FrameInfo, ...]:
-    """Return what a JIT takes from the verifier (``bpf_fixup_call_args``)."""
-    return tuple(
-        FrameInfo(
-            sub.stack_depth,
-            tail_call_reachable=sub.tail_call_reachable,
-            exception_boundary=env.throws and not sub.index,
-            exception_callback=sub.is_exception_callback,
-            private_stack=sub.private_stack == "adaptive",
-        )
-        for sub in env.subs
-    )
 
 
 def _say_statistics(env: Env, seconds: float) -> None:
@@ -175,6 +161,7 @@ def _check(env: Env) -> None:
     remove_spills(env)
     check_stack_depth(env)
     check_call_args(env)
+    check_rewrites(env)
 
 
 def prepare(env: Env) -> None:

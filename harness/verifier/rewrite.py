@@ -9,7 +9,7 @@ instruction. What led to a removed slot leads to what follows it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
 from harness.model import Frame, LineInfo, Program, Subprogram
@@ -51,7 +51,6 @@ class Part:
     stack_depth: int
     frame: Frame
     stack_extra: int = 0  # bytes of it that may_goto counts in
-    poke: list[Slot] = field(default_factory=list)
 
 
 class Patch:
@@ -80,6 +79,7 @@ class Rewriter:
     def __init__(self, program: Program, insns: Sequence[Insn], frames: Sequence[Frame]) -> None:
         self.program = program
         self.end = Slot(Goto(0))  # behind the last
+        self.grown: list[tuple[Slot, int, int]] = []  # slot, its first mark, how many it became
         slots = [Slot(insn, at) for at, insn in enumerate(insns)]
         all_slots = [*slots, self.end]
         for at, slot in enumerate(slots):
@@ -110,6 +110,8 @@ class Rewriter:
         insns = patch.insns
         count = len(insns)
         at, last_to = first.at, first.to
+        if count > 1:
+            self.grown.append((first, max(at, 0), count - 1))
         old = first.insn
         slots = [first, *(Slot(insn) for insn in insns[1:])]
         first.insn, first.to, first.symbol, first.at = insns[0], None, "", -1
@@ -174,7 +176,10 @@ class Rewriter:
             subprograms.append(Subprogram(part.name, start, len(out), part.linkage, part.type_id))
             frames.append(replace(part.frame, stack_depth=part.stack_depth))
         places[id(self.end)] = len(out)
-        insns = tuple(_placed(slot, at, places) for at, slot in enumerate(out))
+        try:
+            insns = tuple(_placed(slot, at, places) for at, slot in enumerate(out))
+        except OutOfReachError:
+            raise OutOfReachError(self._first_out_of_reach(out, places)) from None
         lines = tuple(
             line if line.insn == at else replace(line, insn=at)
             for at, slot in enumerate(out)
@@ -189,6 +194,27 @@ class Rewriter:
             indirect=tuple(at for at, slot in enumerate(out) if slot.indirect),
             symbols=tuple((at, slot.symbol) for at, slot in enumerate(out) if slot.symbol),
         )
+
+    def _first_out_of_reach(self, out: list[Slot], places: dict[int, int]) -> int:
+        """Return the slot whose patch was the first to make a jump too long."""
+        grown = [(places[id(lives(slot))], mark, more) for slot, mark, more in self.grown]
+        first = len(grown) - 1
+        for at, slot in enumerate(out):
+            if slot.to is None or not isinstance(slot.insn, Jump | Goto | MayGoto):
+                continue
+            to = places[id(lives(slot.to))]
+            far = to - at - 1
+            if -0x8000 <= far <= 0x7FFF or (isinstance(slot.insn, Goto) and slot.insn.long):
+                continue
+            low, high = min(at, to), max(at, to)
+            inside = [(n, more) for n, (where, _, more) in enumerate(grown) if low <= where < high]
+            too_far = abs(far) - (0x7FFF if far > 0 else 0x8000)
+            for number, more in reversed(inside):
+                too_far -= more
+                if too_far <= 0:
+                    first = min(first, number)
+                    break
+        return grown[first][1]
 
 
 def lives(slot: Slot) -> Slot:
