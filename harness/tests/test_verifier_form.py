@@ -187,7 +187,7 @@ def test_a_source_line_of_no_instruction() -> None:
 
 def test_kinds_of_programs_that_need_the_kernel() -> None:
     subject = program("r0 = 0\nexit", type="tracing")
-    assert verdict(subject) == "unknown: what a program of type tracing attaches to"
+    assert verdict(subject) == "unknown: what a program with attach type none attaches to"
     kfunc = replace(raw(Call("kfunc", 0), ZERO, Exit()), kfuncs=("bpf_this",))
     assert verdict(kfunc).startswith("unknown: a kfunc call (no kernel BTF: fetch ")
 

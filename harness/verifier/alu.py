@@ -114,6 +114,8 @@ def load_imm(env: Env, frame: Frame, insn: LoadImm) -> None:
     match insn.src:
         case 0:
             frame.regs[dst] = Reg(SCALAR, const(insn.imm))
+        case 3:
+            frame.regs[dst] = env.symbols[env.insn]
         case 4:
             if not env.has_func_info:
                 raise Refused("missing btf func_info", env.insn)

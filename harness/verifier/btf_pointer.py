@@ -32,7 +32,6 @@ from harness.verifier.state import (
     SOCKET,
     TCP_SOCK,
     TRUSTED,
-    UNKNOWN_REG,
     UNTRUSTED,
     Reg,
     TypeRef,
@@ -48,6 +47,7 @@ _TRUSTED_FLAGS = MEM_ALLOC | TRUSTED | NON_OWN_REF  # BPF_REG_TRUSTED_MODIFIERS
 
 # Programs that may write to a conntrack entry, which is a module's: to nothing here
 _WRITES_TO_MODULES = frozenset({"sched_cls", "sched_act", "xdp"})
+_ANON = "(anon)"
 _TAGS = {"user": MEM_USER, "percpu": MEM_PERCPU, "rcu": MEM_RCU}
 # fmt: on
 
@@ -113,8 +113,11 @@ def check_fixed(env: Env, reg: Reg, name: str, off_ok: bool) -> None:
 # --- access -----------------------------------------------------------------------------
 
 
-def access(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, value: int) -> None:
-    """Check an access through a BTF pointer (``check_ptr_to_btf_access``)."""
+def access(env: Env, reg: Reg, name: str, off: int, size: int, write: bool) -> Reg | None:
+    """Check an access through a BTF pointer (``check_ptr_to_btf_access``).
+
+    Returns the pointer that a load gives, None: it gives a number.
+    """
     found: TypeRef = reg.info
     struct = found.name
     kind = reg.type
@@ -133,22 +136,18 @@ def access(env: Env, reg: Reg, name: str, off: int, size: int, write: bool, valu
         env.refuse("only read is supported")
     if write and not kind & MEM_ALLOC:
         _write(env, reg, name, off, size)
-        return
+        return None
     if write and not owned(kind):
         env.refuse("only read is supported")
     loaded, target, flags, member = struct_access(env, reg, off, size)
     if loaded == BTF_ID:
         flags = _inherited(env, reg, flags, member, target)
-    if not write and value >= 0:
-        frame = env.frame()
-        if loaded == SCALAR:
-            frame.regs[value] = UNKNOWN_REG
-        elif loaded == MEM:
-            frame.regs[value] = Reg(MEM | flags, const(0))
-        else:
-            ident = env.new_id() if flags & MAYBE_NULL else 0
-            ref = TypeRef(found.btf, target)
-            frame.regs[value] = pointer(BTF_ID | flags, ref, ident)
+    if loaded == SCALAR or write:
+        return None
+    if loaded == MEM:
+        return Reg(MEM | flags, const(0))
+    ident = env.new_id() if flags & MAYBE_NULL else 0
+    return pointer(BTF_ID | flags, TypeRef(found.btf, target), ident)
 
 
 def _write(env: Env, reg: Reg, name: str, off: int, size: int) -> None:
@@ -242,14 +241,14 @@ def walk(env: Env, btf: Btf, type_id: int, off: int, size: int, flags: int, flex
     kind = btf.resolve(type_id)
     for _ in range(MAX_DEPTH):
         if not isinstance(kind, Struct):
-            env.say(f"Type '{kind.name}' is not a struct")
+            env.say(f"Type '{kind.name or _ANON}' is not a struct")
             return Walk("")
         if kind.union and len(kind.members) != 1:
             flags |= UNTRUSTED
         if off + size > kind.size:
             inner = _flexible(btf, kind, off) if flexible else None
             if inner is None:
-                env.say(f"access beyond struct {kind.name} at off {off} size {size}")
+                env.say(f"access beyond struct {kind.name or _ANON} at off {off} size {size}")
                 return Walk("")
             start, element = inner
             if isinstance(element, Int):
@@ -312,19 +311,19 @@ def _member(
         if isinstance(inner, Ptr):
             if width != size or off != start:
                 env.say(
-                    f"cannot access ptr member {member.name} with moff {start} "
-                    f"in struct {kind.name} with off {off} size {size}"
+                    f"cannot access ptr member {member.name or _ANON} with moff {start} "
+                    f"in struct {kind.name or _ANON} with off {off} size {size}"
                 )
                 return Walk("")
             return _pointer_member(env, btf, inner, member.name, flags)
         if off + size > end and not flags & UNTRUSTED:
             env.say(
                 f"access beyond the end of member {member.name} (mend:{end}) "
-                f"in struct {kind.name} with off {off} size {size}"
+                f"in struct {kind.name or _ANON} with off {off} size {size}"
             )
             return Walk("")
         return Walk("scalar", flags=flags)
-    env.say(f"struct {kind.name} doesn't have field at offset {off}")
+    env.say(f"struct {kind.name or _ANON} doesn't have field at offset {off}")
     return Walk("")
 
 

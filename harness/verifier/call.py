@@ -17,6 +17,7 @@ from harness.verifier import (
     object_args,
     objects,
     packets,
+    percpu,
     records,
     refs,
 )
@@ -465,6 +466,8 @@ def _set_result(env: Env, frame: Frame, proto: Prototype, number: int, meta: Met
         frame.regs[0] = btf_pointer.pointer(BTF_ID | null | trust, struct)
     elif kind in _SOCKETS:
         frame.regs[0] = Reg(_SOCKETS[kind] | null, const(0))
+    elif kind == "mem_or_btf":
+        frame.regs[0] = percpu.result(env, meta.percpu, null)
     else:
         raise NotModelled(f"what {helper_name(number)} returns")
     reg = frame.regs[0]
@@ -733,6 +736,8 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
     elif kind == "dynptr":
         which = next((flag for flag in flags if flag in objects.DYNPTR_TYPE_FLAGS), "")
         object_args.dynptr(env, reg, name, meta, which, "uninit" in flags, "release" in flags)
+    elif kind == "percpu_btf":
+        meta.percpu = reg
     elif kind == "kptr_xchg_dest":
         object_args.kptr(env, reg, name, meta)
 
@@ -860,7 +865,7 @@ def helper_memory(
             env.refuse(f"{name} cannot write into {type_name(kind)}")
         check_buffer(env, reg, name, 0, "rdonly" if kind & MEM_RDONLY else "rdwr")
     elif base == BTF_ID:
-        btf_pointer.access(env, reg, name, 0, size, write, -1)
+        btf_pointer.access(env, reg, name, 0, size, write)
     elif kind == CTX and context.variable_offset(env):
         check_region(env, reg, name, 0, size, 0xFFFF, zero_ok)
     elif not (zero_ok and size == 0 and reg.is_null):

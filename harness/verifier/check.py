@@ -42,6 +42,7 @@ from harness.isa.stack_args import REG_ARGS
 from harness.model import Accepted, Program, Rejected, Unknown, Verdict, Verification
 from harness.verifier import (
     alu,
+    attach,
     call,
     cfg,
     context,
@@ -79,7 +80,7 @@ from harness.verifier.state import (
     type_name,
 )
 
-_NO_ATTACH = frozenset({"tracing", "lsm", "struct_ops"})  # need the kernel's BTF
+_NO_ATTACH = frozenset({"struct_ops"})  # what they attach to is in a map
 _END = -1  # a path ends
 
 Handler = Callable[[Env, Frame, Any], int | None]
@@ -189,6 +190,7 @@ def prepare(env: Env) -> None:
     cfg.check_cfg(env)
     cfg.compute_postorder(env)
     context.check_attach_type(env)
+    attach.check(env)
     if env.program.type in _NO_ATTACH:
         raise NotModelled(f"what a program of type {env.program.type} attaches to")
     compute_const_regs(env)

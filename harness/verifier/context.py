@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from harness.verifier import attach
 from harness.verifier.env import Env, NotModelled
 from harness.verifier.layouts import (
     BY_ATTACH,
@@ -31,6 +32,7 @@ from harness.verifier.state import (
     TP_BUFFER,
     TRUSTED,
     XDP_SOCK,
+    TypeRef,
 )
 
 
@@ -40,6 +42,8 @@ class Access(NamedTuple):
     gives: int = SCALAR  # type of the register that a load fills
     field_size: int = 0  # bytes of the field where it may be loaded in part (ctx_field_size)
     struct: str = ""  # of the kernel, behind a BTF pointer
+    info: TypeRef | None = None  # what a BTF pointer points to
+    errno: tuple[int, int] | None = None  # a result of a hook: its range
 
 
 _SCALAR = Access()
@@ -124,6 +128,9 @@ def fixed_offset(env: Env) -> bool:
 def access(env: Env, off: int, size: int, write: bool, sign: bool = False) -> Access | None:
     """Return what an access of *size* bytes at *off* is, None: refused (``is_valid_access``)."""
     kind = env.program.type
+    if env.target is not None:
+        seen = attach.access(env, off, size, write)
+        return None if seen is None else Access(seen.kind, 0, "", seen.ref, seen.errno)
     if kind in PLAIN:
         return _plain(kind, off, size, write)
     if kind in SKB_RULES:
@@ -201,6 +208,8 @@ def sock_access(kind: int, off: int, size: int) -> Access | None:
 def result_range(env: Env) -> tuple[int, int] | None:
     """Return the results a program may give, None: any (``return_retval_range``)."""
     program = env.program
+    if env.target is not None:
+        return attach.result_range(env.target)
     known = RESULTS.get(program.attach_type)
     if known is not None:
         return known

@@ -139,6 +139,8 @@ class Env:
         self.used_maps: list[MapDef] = []  # in the order of their first use
         self.btf: Btf | None = program.btf
         self.kernel_btf = options.kernel_btf
+        self.symbols: dict[int, Reg] = {}  # slot: the address of a kernel symbol it loads
+        self.target: Any = None  # what the program attaches to: attach.Target
         self.has_func_info = False
         self.subs: list[Subprog] = []
         self.starts: list[int] = []

@@ -12,7 +12,7 @@ from harness.isa import opcodes as o
 from harness.isa.codec import LD_IMM64, Fields, fields
 from harness.isa.insn import PARAMS, High, Insn, LoadImm
 from harness.isa.stack_args import incoming_slot, outgoing_slot
-from harness.verifier import maps
+from harness.verifier import ksyms, maps
 from harness.verifier.env import Env, NotModelled, Refused, Subprog
 
 MAX_SUBPROGS = 256
@@ -296,7 +296,8 @@ def _check_load_imm(env: Env, index: int) -> None:
     if kind in (0, 4):
         return
     if kind == 3:
-        raise NotModelled("the address of a kernel variable (no kernel BTF)")
+        ksyms.check(env, index)
+        return
     if kind > 6 or not isinstance(insn, LoadImm):
         raise Refused("unrecognized bpf_ld_imm64 insn", index)
     high = insn.imm >> 32

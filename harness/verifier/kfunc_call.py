@@ -434,6 +434,8 @@ def _result(env: Env, meta: Meta) -> Reg | None:
     special = RESULTS.get(kfunc.name.removesuffix("_impl")) if kfunc.in_kernel else None
     to_struct = isinstance(returned, Ptr) and isinstance(kfunc.btf.resolve(returned.type), Struct)
     if acquires and not to_struct and special is None:
+        if kfunc.special("bpf_obj_new", "bpf_percpu_obj_new", "bpf_refcount_acquire"):
+            raise NotModelled(f"what kfunc {kfunc.name} returns")
         env.refuse("acquire kernel function does not return PTR_TO_BTF_ID")
     reg = special(env, meta) if special is not None else None
     if reg is None:

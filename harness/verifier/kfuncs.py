@@ -140,13 +140,13 @@ def _add(env: Env, insn: Call) -> None:
         if found_proto is None:
             raise Refused(f"cannot find function {name}_impl in BTF")
         proto = found_proto
-    _distill(btf, name, proto)
+    distill(btf, name, proto)
     arguments = _arguments(env, btf, name, proto, flags, given)
     env.kfuncs[number] = Kfunc(name, btf, proto, arguments, flags, allowed, in_kernel)
 
 
-def _distill(btf: Btf, name: str, proto: FuncProto) -> None:
-    """Check what a JIT can hand over (``btf_distill_func_proto``)."""
+def distill(btf: Btf, name: str, proto: FuncProto) -> None:
+    """Refuse a prototype that a JIT cannot hand over (``btf_distill_func_proto``)."""
     count = len(proto.params)
     if count > MAX_ARGS:
         raise Refused(f"The function {name} has {count} arguments. Too many.")

@@ -61,6 +61,7 @@ from harness.verifier.state import (
     ZERO_NUM,
     Frame,
     Reg,
+    TypeRef,
     type_name,
 )
 
@@ -208,7 +209,8 @@ def save_pointer_type(env: Env, kind: int, trust: bool) -> None:
     if _mixable(kind) and _mixable(before):
         return
     if trust and kind & BASE in (MEM, BTF_ID) and before & BASE in (MEM, BTF_ID):
-        raise NotModelled("one load through pointers of different trust")
+        env.pointer_types[at] = _merged(kind, before)
+        return
     raise Refused("same insn cannot be used with different pointers", at)
 
 
@@ -217,6 +219,14 @@ def _mixable(kind: int) -> bool:
     if base in _NO_MIX:
         return False
     return base != MEM or not kind & UNTRUSTED
+
+
+def _merged(one: int, other: int) -> int:
+    """``merge_ptr_types``."""
+    memory = MEM in (one & BASE, other & BASE)
+    if btf_pointer.may_fault(one) or btf_pointer.may_fault(other):
+        return MEM | MEM_RDONLY | UNTRUSTED if memory else BTF_ID | UNTRUSTED
+    return (MEM if memory else BTF_ID) | (one | other) & MEM_RDONLY
 
 
 # --- stack arguments ------------------------------------------------------------------
@@ -306,16 +316,21 @@ def access(
         if size < 8 and value >= 0:
             narrow(env, value, size, sign)
     elif kind == CTX:
-        found = _context(env, reg, name, off, size, write, sign)
+        held = _context(env, reg, name, off, size, write, sign)
         if not write and value >= 0:
-            kind = found.gives
-            if kind == SCALAR:
+            if held.errno is not None:
+                loaded = Reg(SCALAR, Scalar.from_srange(*held.errno))
+            elif held.gives == SCALAR:
                 loaded = LOADED[size, sign]
             else:
-                info = btf_pointer.kernel_struct(env, found.struct) if found.struct else 0
-                ident = env.new_id() if kind & MAYBE_NULL else 0
-                loaded = Reg(kind, ZERO_NUM, ident, info=info)
+                info: TypeRef | int = held.info or 0
+                if held.struct:
+                    info = btf_pointer.kernel_struct(env, held.struct)
+                ident = env.new_id() if held.gives & MAYBE_NULL else 0
+                loaded = Reg(held.gives, ZERO_NUM, ident, info=info)
             env.frame().regs[value] = loaded
+            if held.errno is not None and size < 8:
+                narrow(env, value, size, sign)
     elif kind == MAP_VALUE:
         check_map_flags(env, reg, off, size, write)
         check_map_access(env, reg, name, off, size, False)
@@ -363,9 +378,9 @@ def access(
     elif kind == MAP_PTR:
         raise NotModelled(f"access through {type_name(kind)}")
     elif kind & BASE == BTF_ID and not kind & MAYBE_NULL:
-        btf_pointer.access(env, reg, name, off, size, write, value)
-        if not write and value >= 0 and env.state.frames[-1].regs[value].type == SCALAR:
-            env.frame().regs[value] = LOADED[size, sign]
+        pointer = btf_pointer.access(env, reg, name, off, size, write)
+        if not write and value >= 0:
+            env.frame().regs[value] = pointer or LOADED[size, sign]
     elif kind & BASE == BUF and not kind & MAYBE_NULL:
         if write and kind & MEM_RDONLY:
             raise Refused(f"{name} cannot write into {type_name(kind)}", env.insn)

@@ -36,6 +36,7 @@ class Meta:
         self.ref_count = 0
         self.dynptr: Reg | None = None
         self.mem_size: int | None = None  # of memory that is returned
+        self.percpu: Reg | None = None  # a per-CPU pointer, which the result belongs to
         self.kptr: Any = None  # field that a pointer is exchanged with
 
     def note_reference(self, env: Env, reg: Reg) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.verifier import context
+from harness.verifier import attach, context
 from harness.verifier.env import Env
 from harness.verifier.memory import read_reg
 from harness.verifier.precision import mark_register
@@ -14,10 +14,12 @@ def check_result(env: Env, frame: Frame, number: int = 0) -> None:
 
     *number*: the register that holds it; what is thrown is in another.
     """
+    entry = env.state.frames[0]
+    if env.target is not None and not entry.in_async and attach.returns_void(env.target):
+        return
     reg = read_reg(env, frame, number)
     where = "At program exit"
     allowed: tuple[int, int] | None
-    entry = env.state.frames[0]
     if entry.in_async:
         where, allowed = "At async callback return", entry.callback_range
     else:
@@ -27,8 +29,17 @@ def check_result(env: Env, frame: Frame, number: int = 0) -> None:
     if reg.type != SCALAR:
         env.refuse(f"{where} the register R{number} is not a known value ({type_name(reg.type)})")
     mark_register(env, number)
-    if not (allowed[0] <= reg.num.smin and reg.num.smax <= allowed[1]):
-        env.refuse(invalid_scalar(reg, allowed, where, f"R{number}"))
+    num = reg.num
+    low, high = num.smin, num.smax
+    if env.target is not None and env.target.attach_type == "lsm_mac" and not entry.in_async:
+        low, high = num.s32_min, num.s32_max
+    if not (allowed[0] <= low and high <= allowed[1]):
+        text = invalid_scalar(reg, allowed, where, f"R{number}")
+        if env.program.attach_type == "lsm_cgroup" and not env.target.proto.returns:
+            text += (
+                "\nNote, BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!"
+            )
+        env.refuse(text)
 
 
 def invalid_scalar(reg: Reg, allowed: tuple[int, int], where: str, name: str) -> str:
