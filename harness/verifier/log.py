@@ -245,8 +245,6 @@ def format_reg(reg: Reg, frame: int, precise: bool = False) -> str:
     if kind == SCALAR and num.is_const:
         return out + signed_text(num.value)
     out += type_name(kind)
-    if base == BTF_ID:
-        out += reg.info.name or "<unknown>"
     if kind == ARENA:
         return out
     if kind == STACK:
