@@ -612,7 +612,7 @@ def _call_special(env: Env, number: int, meta: Meta) -> None:
 def _check_map_use(env: Env, reg: Reg, number: int) -> None:
     """``record_func_map`` and ``record_func_key``."""
     found = reg.info
-    if (found.readonly or found.flags & maps.RDONLY_PROG) and number in (2, 3, 87, 88):
+    if maps.read_only(found) and number in (2, 3, 87, 88):
         env.refuse("write into map forbidden")
     at = env.insn
     if env.map_calls.setdefault(at, found) is not found:
@@ -678,7 +678,7 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
     if reg.type in (PACKET, PACKET_META) and not _may_take_packet(env, proto):
         env.refuse("helper access to the packet is not allowed")
     if kind == "map_value":
-        kind = _value_kind(meta, number)
+        kind = _value_kind(env, meta, number, flags)
     nullable = "null" in flags or kind == "stack_or_null"
     if reg.is_null and nullable:
         mark_register(env, number_of_reg)
@@ -742,11 +742,13 @@ def _check_helper_arg(env: Env, proto: Prototype, index: int, meta: Meta, number
         object_args.kptr(env, reg, name, meta)
 
 
-def _value_kind(meta: Meta, number: int) -> str:
+def _value_kind(env: Env, meta: Meta, number: int, flags: list[str]) -> str:
     """Return what a map takes for a value (``resolve_map_arg_type``)."""
     assert meta.map is not None
     kind = meta.map.info.type
     if kind in (maps.SOCKMAP, maps.SOCKHASH):
+        if flags:
+            env.refuse("invalid arg_type for sockmap/sockhash")
         return "sock_common_btf"
     if kind == maps.BLOOM_FILTER and number == 89:
         meta.raw_reg = 0  # it is read

@@ -100,13 +100,19 @@ def may_elide_null(found: MapDef) -> bool:
     return not found.flags & INNER_MAP and found.type in (ARRAY, PERCPU_ARRAY)
 
 
+def read_only(found: MapDef) -> bool:
+    """Say whether programs may not write to a map: device maps are so by themselves."""
+    return bool(found.readonly or found.flags & RDONLY_PROG or found.type in (DEVMAP, DEVMAP_HASH))
+
+
 def check_helper(env: Env, found: MapDef, number: int) -> None:
     """Refuse a map that a helper does not take (``check_map_func_compatibility``)."""
     wrong = f"cannot pass map_type {found.type} into func {helper_name(number)}#{number}"
     kind = found.type
     if kind in _SOCKETS:
         if number not in _SOCKETS[kind] and not _may_update(env, number):
-            env.refuse(f"cannot update sockmap in this context\n{wrong}")
+            updates = number in (2, 3)
+            env.refuse(f"cannot update sockmap in this context\n{wrong}" if updates else wrong)
     elif kind in _HELPERS and number not in _HELPERS[kind]:
         env.refuse(wrong)
     if kind not in _TYPES.get(number, {kind}):
@@ -121,7 +127,7 @@ def _may_update(env: Env, number: int) -> bool:
         return False
     match env.program.type:
         case "tracing":
-            raise NotModelled("sockmaps in tracing programs")
+            return env.program.attach_type == "trace_iter"
         case "sock_ops":
             return number == 3
         case "sk_reuseport" | "sk_lookup":

@@ -15,7 +15,7 @@ from harness.verifier.bounds import Scalar, const
 from harness.verifier.btf_pointer import check_fixed
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
-from harness.verifier.maps import value_size
+from harness.verifier.maps import read_only, value_size
 from harness.verifier.precision import push_history
 from harness.verifier.refs import owned
 from harness.verifier.stack import (
@@ -72,7 +72,7 @@ LOADED = {  # what a load of unknown memory gives
     for sign in (False, True)
     if size < 8 or not sign
 }
-_RDONLY_PROG, _WRONLY_PROG = 1 << 7, 1 << 8  # map flags
+_WRONLY_PROG = 1 << 8  # map flag
 _FLOW_KEYS_SIZE = 56  # struct bpf_flow_keys
 _PERCPU_ARRAY, _INSN_ARRAY = 6, 34
 
@@ -563,7 +563,7 @@ def readonly(found: MapDef) -> bool:
 def check_map_flags(env: Env, reg: Reg, off: int, size: int, write: bool) -> None:
     """``check_map_access_type``."""
     found = _map(reg)
-    if write and (found.readonly or found.flags & _RDONLY_PROG or found.type == _INSN_ARRAY):
+    if write and (read_only(found) or found.type == _INSN_ARRAY):
         raise Refused(
             f"write into map forbidden, value_size={found.value_size} "
             f"off={reg.num.smin + off} size={size}",
