@@ -277,6 +277,9 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
         check_offset(env, reg, name, "ctx")
         if reg.type != CTX:
             env.refuse(f"{name} expects pointer to ctx")
+    elif expected.kind == "arena":
+        if reg.type not in (ARENA, SCALAR):
+            env.refuse(f"{name} is not a pointer to arena or scalar.")
     elif expected.kind == "dynptr":
         check_offset(env, reg, name, "dynptr")
         object_args.dynptr(env, reg, name, Meta())

@@ -64,7 +64,7 @@ class Options:
 class Argument:
     """What a global function, or a static one that may be checked, expects in an argument."""
 
-    kind: str  # "scalar", "ctx", "mem", "dynptr"
+    kind: str  # "scalar", "ctx", "mem", "dynptr", "arena"
     size: int = 0  # mem: bytes
     nullable: bool = False
 

@@ -17,6 +17,7 @@ from harness.verifier.env import Env, NotModelled, Refused, Subprog
 
 MAX_SUBPROGS = 256
 TAIL_CALL = 12  # helper number
+_STDERR = 2  # no file descriptor up to it is a map
 
 _CLASS, _OP = 0x07, 0xF0
 _DIV, _MOD = o.ALU_OPS["div"], o.ALU_OPS["mod"]
@@ -304,7 +305,9 @@ def _check_load_imm(env: Env, index: int) -> None:
     if kind in (1, 5) and high:
         raise Refused("unrecognized bpf_ld_imm64 insn", index)
     if kind in (1, 2):
-        raise NotModelled("a map by file descriptor")
+        if imm > _STDERR:
+            raise NotModelled("a map by file descriptor")
+        raise Refused(f"fd {imm} is not pointing to valid bpf_map", index)
     if not 0 <= imm < len(env.maps):
         raise NotModelled(f"map {imm} of {len(env.maps)}")
     maps.use(env, env.maps[imm], index)

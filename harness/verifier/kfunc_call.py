@@ -120,8 +120,6 @@ ARGUMENTS: dict[str, ArgumentCheck] = {}  # by kind of argument, beside those be
 RESULTS: dict[str, Callable[[Env, Meta], Reg | None]] = {}  # r0, by function without _impl
 BRANCHES: dict[str, Callable[[Env], None]] = {}  # before the arguments, by function
 EFFECTS: dict[str, Callable[[Env, Meta], None]] = {}  # behind the arguments, by function
-# Functions that are what their prototype says, though they have special arguments or flags
-UNMODELLED_FLAGS = table.ARENA_RET
 
 
 def call(env: Env, frame: Frame, insn: Call) -> int:
@@ -463,8 +461,6 @@ def _pointer_result(env: Env, meta: Meta, returned: Ptr) -> Reg:
         return pointer(BTF_ID | TRUSTED, TypeRef(btf, meta.context_id))
     if kfunc.special("bpf_rdonly_cast"):
         return _rdonly_cast(env, meta)
-    if kfunc.flags & UNMODELLED_FLAGS:
-        raise NotModelled(f"what kfunc {kfunc.name} returns")
     if isinstance(target, Void):
         return UNKNOWN_REG
     if isinstance(target, Struct) and not target.union:

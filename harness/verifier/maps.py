@@ -25,6 +25,22 @@ HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY = range(1, 
 
 RDONLY_PROG, WRONLY_PROG, INNER_MAP = 1 << 7, 1 << 8, 1 << 12  # flags
 
+# The struct of the kernel that a map is              map_btf_id
+_ARRAYS = {ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_ARRAY, CGROUP_ARRAY, ARRAY_OF_MAPS}
+_HASHES = {HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH, HASH_OF_MAPS}
+_STORAGES = {SK_STORAGE, INODE_STORAGE, TASK_STORAGE, CGRP_STORAGE}
+STRUCTS = {
+    **dict.fromkeys(_ARRAYS, "bpf_array"), **dict.fromkeys(_HASHES, "bpf_htab"),
+    **dict.fromkeys(_STORAGES, "bpf_local_storage_map"),
+    STACK_TRACE: "bpf_stack_map", LPM_TRIE: "lpm_trie", DEVMAP: "bpf_dtab",
+    DEVMAP_HASH: "bpf_dtab", SOCKMAP: "bpf_stab", SOCKHASH: "bpf_shtab", CPUMAP: "bpf_cpu_map",
+    XSKMAP: "xsk_map", CGROUP_STORAGE: "bpf_cgroup_storage_map",
+    PERCPU_CGROUP_STORAGE: "bpf_cgroup_storage_map", REUSEPORT_SOCKARRAY: "reuseport_array",
+    QUEUE: "bpf_queue_stack", STACK: "bpf_queue_stack", RINGBUF: "bpf_ringbuf_map",
+    USER_RINGBUF: "bpf_ringbuf_map", BLOOM_FILTER: "bpf_bloom_filter", ARENA: "bpf_arena",
+    INSN_ARRAY: "bpf_insn_array", RHASH: "bpf_rhtab",
+}
+
 _REDIRECT, _LOOKUP, _KPTR_XCHG = 51, 1, 194
 _RING = frozenset({130, 131, 134, 198, 199, 200})
 _SOCKETS = {SOCKMAP: {52, 53, 60, 82, _LOOKUP}, SOCKHASH: {70, 71, 72, 82, _LOOKUP}}
@@ -200,6 +216,14 @@ def direct_value(found: MapDef, off: int) -> str | None:
     if wrong:
         return f"invalid access to map value pointer, value_size={found.value_size} off={off}"
     return None
+
+
+def frozen(found: MapDef) -> bool:
+    """Say whether the contents are known and stay as they are (``bpf_map_is_rdonly``).
+
+    libbpf freezes the maps of sections only, whose contents it has.
+    """
+    return found.readonly and found.data is not None
 
 
 def value_size(found: MapDef) -> int:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from harness.btf import Struct
 from harness.isa import opcodes as o
 from harness.isa.insn import Atomic, Load, Raw, Store, StoreImm
 from harness.isa.stack_args import MAX_SLOTS, SLOT_SIZE
@@ -15,7 +16,7 @@ from harness.verifier.bounds import Scalar, const
 from harness.verifier.btf_pointer import check_fixed
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
-from harness.verifier.maps import read_only, value_size
+from harness.verifier.maps import STRUCTS, frozen, read_only, value_size
 from harness.verifier.precision import push_history
 from harness.verifier.refs import owned
 from harness.verifier.stack import (
@@ -376,7 +377,7 @@ def access(
         if not write and value >= 0:
             env.frame().regs[value] = LOADED[size, sign]
     elif kind == MAP_PTR:
-        raise NotModelled(f"access through {type_name(kind)}")
+        _access_map(env, reg, name, off, size, write, value)
     elif kind & BASE == BTF_ID and not kind & MAYBE_NULL:
         pointer = btf_pointer.access(env, reg, name, off, size, write)
         if not write and value >= 0:
@@ -614,6 +615,35 @@ def _kptr_field(env: Env, reg: Reg, off: int) -> records.Field | None:
     return record.find(off + reg.num.value, *records.KPTRS, "uptr")
 
 
+def _access_map(
+    env: Env, reg: Reg, name: str, off: int, size: int, write: bool, value: int
+) -> None:
+    """Read the kernel's struct of a map itself (``check_ptr_to_map_access``)."""
+    struct = STRUCTS.get(reg.info.type)
+    if struct is None:
+        env.refuse(f"map_ptr access not supported for map type {reg.info.type}")
+    if off < 0:
+        env.refuse(f"{name} is {struct} invalid negative access: off={off}")
+    if write:
+        env.refuse(f"only read from {struct} is supported")
+    btf = env.kernel(f"struct {struct}")
+    type_id = btf.find(struct, Struct)
+    if type_id is None:
+        raise NotModelled(f"struct {struct} (not in the kernel BTF)")
+    start = btf_pointer.pointer(BTF_ID, TypeRef(btf, type_id))
+    loaded, target, flags, _ = btf_pointer.struct_access(env, start, off, size)
+    if value < 0:
+        return
+    frame = env.frame()
+    if loaded == SCALAR:
+        frame.regs[value] = LOADED[size, False]
+    elif loaded == MEM:
+        frame.regs[value] = Reg(MEM | flags, ZERO_NUM)
+    else:
+        ident = env.new_id() if flags & MAYBE_NULL else 0
+        frame.regs[value] = btf_pointer.pointer(BTF_ID | flags, TypeRef(btf, target), ident)
+
+
 def _map_load(env: Env, reg: Reg, off: int, size: int, sign: bool) -> Reg:
     """``check_map_mem_read``."""
     found = _map(reg)
@@ -621,7 +651,7 @@ def _map_load(env: Env, reg: Reg, off: int, size: int, sign: bool) -> Reg:
         if size != 8:
             env.refuse(f"Invalid read of {size} bytes from insn_array")
         return reg.with_num(bounds.alu("add", 64, reg.num, const(off))).with_type(INSN)
-    if reg.num.is_const and found.readonly and found.type != _PERCPU_ARRAY:
+    if reg.num.is_const and frozen(found) and found.type != _PERCPU_ARRAY:
         at = signed(off + reg.num.value, 32)
         index = env.maps.index(found)
         word = map_word(env, index, at, size, sign)

@@ -201,7 +201,7 @@ def const_str(env: Env, reg: Reg, name: str) -> bytes:
     for kind, word in ((maps.INSN_ARRAY, "insn_array"), (maps.PERCPU_ARRAY, "percpu_array")):
         if found.type == kind:
             env.refuse(f"{name} points to {word} map which cannot be used as const string")
-    if not found.readonly:
+    if not maps.frozen(found):
         env.refuse(f"{name} does not point to a readonly map'")
     if reg.num.mask:
         env.refuse(f"{name} is not a constant address'")
@@ -211,8 +211,7 @@ def const_str(env: Env, reg: Reg, name: str) -> bytes:
         raise NotModelled("strings in such a map")
     at = reg.num.value
     check_map_access(env, reg, name, 0, found.value_size - at, False, indirect=True)
-    if found.data is None:
-        raise NotModelled(f"the contents of map {found.name}")
+    assert found.data is not None  # frozen
     text, end, _ = found.data.ljust(found.value_size, b"\0")[at:].partition(b"\0")
     if not end:
         env.refuse("string is not zero-terminated")

@@ -234,7 +234,10 @@ def _pointer(
     if "trusted" in tags or "untrusted" in tags:
         raise NotModelled("arguments tagged trusted or untrusted (no kernel BTF)")
     if "arena" in tags:
-        raise NotModelled("arena arguments")
+        if tags - {"arena"}:
+            env.say(f"arg#{index} arena cannot be combined with any other tags")
+            raise Unusable
+        return Argument("arena")
     if not sub.is_global:
         return None
     if "nullable" in tags:
