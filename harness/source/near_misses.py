@@ -24,6 +24,7 @@ _MEMORY = re.compile(r"\*\((u|s)(8|16|32|64) \*\)\(r(\d+) ([+-]) 0x([0-9a-f]+)\)
 _ALU = re.compile(r"([rw])(\d+) (\S+)= (-?\w+)$")
 _REGISTER = re.compile(r"\b([rw])(\d+)\b")
 _NUMBER = re.compile(r"(?<![\w])-?0x[0-9a-f]+\b")
+_VALUE = re.compile(r"(map\[idx:\d\]\+)\d+")
 _LABEL = re.compile(r"(\w+):$")
 _JUMP = re.compile(r"(?:goto|gotol) (\w+)$")
 
@@ -209,6 +210,8 @@ RULES = (
     Rule("R# !read_ok",                _drop(r"^r0 = r\d+$")),
     Rule("invalid access",             _edit(_MEMORY, _far)),
     Rule("invalid access",             _edit(r"r10 - 0x", _deeper)),
+    Rule("invalid access",             _edit(_VALUE, lambda _r, m: f"{m[1]}63")),
+    Rule("direct value offset",        _edit(_VALUE, lambda _r, m: f"{m[1]}64")),
     Rule("leaks addr",                 _edit(r"^r0 = r\d+$", lambda _r, _m: "r0 = r10")),
     Rule("unreachable insn",           _behind(r"^exit$", "r0 = 0", "exit")),
     Rule("unreachable insn",           _edit(r"^if .* goto", lambda _r, _m: "goto")),
@@ -222,7 +225,7 @@ RULES = (
     Rule("invalid shift",              _edit(r" (<<|s?>>)= 0x\w+$", _shift)),
     Rule("R# invalid mem access",      _drop(r"^if r\d+ == 0 goto")),
     Rule("R# invalid mem access",      _behind(r"^call ", "r0 = *(u64 *)(r0 + 0)")),
-    Rule("write into map forbidden",   _edit(r"0x0 ll$", lambda _r, _m: "0x1 ll")),
+    Rule("write into map forbidden",   _edit(r"idx:0\]\+", lambda _r, _m: "idx:1]+")),
     Rule("R# pointer arithmetic",      _insert(r"^r\d+ = r10$", "r1 = r10", "r1 *= 2")),
     Rule("R# pointer arithmetic",      _at_exit("r1 = r10", "w1 += 8")),
     Rule("R# pointer arithmetic",      _at_exit("r1 = r10", "r1 = -r1")),
@@ -288,16 +291,17 @@ line_changes: tuple[Change, ...] = (
 
 def near_miss(rng: random.Random, text: ProgramText) -> tuple[ProgramText, str]:
     """Return *text* with one rule broken, and the message it is after; "" for blind changes."""
-    for _ in range(20):
+    lines = text.asm.splitlines()
+    for _ in range(50):
         if rng.random() < 0.08:
             other = _declared_otherwise(rng, text)
-            if other is not None:
+            if other is not None and other[0] != text:
                 return other
             continue
         rule = Rule("", rng.choice(line_changes)) if rng.random() < 0.3 else rng.choice(RULES)
-        lines = rule.change(rng, text.asm.splitlines())
-        if lines is not None:
-            return replace(text, asm="\n".join(lines) + "\n"), rule.message
+        broken = rule.change(rng, lines)
+        if broken is not None and broken != lines:
+            return replace(text, asm="\n".join(broken) + "\n"), rule.message
     return text, ""
 
 

@@ -60,8 +60,9 @@ def shrink(
 
 
 def _valid(text: Text, position: int) -> Iterator[tuple[int, Text]]:
+    most = weight(text)
     for number, candidate in enumerate(variants(text)):
-        if number >= position and weight(candidate) < weight(text) and _assembles(candidate):
+        if number >= position and weight(candidate) < most and _assembles(candidate):
             yield number, candidate
 
 

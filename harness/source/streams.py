@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from harness.corpus import FunctionDecl, ProgramText
 from harness.isa import opcodes as o
@@ -21,8 +20,6 @@ from harness.isa.insn import (
     FP,
     R0,
     Alu,
-    Atomic,
-    Endian,
     Insn,
     Load,
     LoadImm,
@@ -30,57 +27,23 @@ from harness.isa.insn import (
     StoreImm,
 )
 from harness.isa.stack_args import REG_ARGS, load_incoming, store_outgoing
-from harness.model import MapDef, Vector
-
-CONTEXT = 64  # bytes
-VALUE = 64  # bytes of the array map's value
-TABLE = 16  # bytes of the read-only map
-VECTORS = 16
-AREA = 16  # bytes of stack whose address may be taken
-HOMES = 4  # slots of stack that hold values
-DEPTH = 6  # frames below main
-SAVED = (6, 7, 8, 9)
-EDGES = (0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7FFF, 0x8000, -128, -32768,
-         0x7FFFFFFF, -0x80000000, 0x55555555, -0x55555556)  # fmt: skip
-MAPS = (
-    MapDef("values", 2, 4, VALUE, 1, data=bytes(range(VALUE))),
-    MapDef("table", 2, 4, TABLE, 1, data=bytes(range(200, 200 + TABLE)), readonly=True),
-    MapDef("hash", 1, 4, 8, 4),
+from harness.model import Vector
+from harness.source.stream_state import (
+    AREA,
+    CONTEXT,
+    DEPTH,
+    EDGES,
+    MAPS,
+    NUMBER,
+    SAVED,
+    TABLE,
+    VALUE,
+    VECTORS,
+    Kind,
+    Memory,
+    Signature,
 )
-MEMORY_OPS = ("add", "or", "and", "xor")
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """A pointer to *size* bytes that hold numbers."""
-
-    where: str  # "stack", "value", "table", "context"
-    size: int
-    maybe: bool = False  # it may be NULL
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """Something that is no pointer."""
-
-
-NUMBER = Number()
-Kind = Number | Memory
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A subprogram that may be called."""
-
-    name: str
-    args: tuple[Kind, ...]
-    depth: int  # frames, its own included
-    linkage: str = "static"
-
-    @property
-    def slots(self) -> int:
-        """Stack-argument slots."""
-        return max(0, len(self.args) - REG_ARGS)
+from harness.source.stream_steps import Steps
 
 
 def generate(seed: int, number: int) -> tuple[ProgramText, tuple[Vector, ...]]:
@@ -166,26 +129,7 @@ def _types(rng: random.Random, function: Signature) -> tuple[str, ...]:
     return tuple("ptr" if isinstance(k, Memory) else rng.choice(scalars) for k in function.args)
 
 
-@dataclass(slots=True)
-class State:
-    """What registers and stack slots hold; what is not there may not be read."""
-
-    regs: dict[int, Kind] = field(default_factory=dict)
-    homes: dict[int, Kind] = field(default_factory=dict)  # by offset from r10
-
-    def copy(self) -> State:
-        """Return one that changes apart."""
-        return State(dict(self.regs), dict(self.homes))
-
-    def meet(self, other: State) -> State:
-        """Return what holds where two paths come together."""
-        return State(
-            {r: k for r, k in self.regs.items() if other.regs.get(r) == k},
-            {h: k for h, k in self.homes.items() if other.homes.get(h) == k},
-        )
-
-
-class Function:
+class Function(Steps):
     """The text of one function, as it grows."""
 
     def __init__(
@@ -198,95 +142,13 @@ class Function:
         main: bool = False,
     ) -> None:
         """Begin function *name*, which may call *callees*."""
-        self.rng = rng
-        self.name = name
+        super().__init__(rng, name, area=main or rng.random() < 0.8)
         self.args = args
         self.callees = callees
         self.main = main
-        self.lines: list[str] = []
-        self.state = State()
+        self.keep = 0  # main: the register with the context
         self.called: set[str] = set()
         self.callbacks: dict[str, list[str]] = {}
-        self.acc = rng.choice(SAVED)
-        self.pinned: set[int] = {self.acc}  # registers that keep what they hold
-        self.loops = 0  # around us
-        self.labels = 0
-        self.area = -AREA if rng.random() < 0.8 or main else 0  # r10 offset; 0: there is none
-        start = self.area - 8
-        self.home_offsets = [start - 8 * n for n in range(HOMES)]
-
-    # --- lines ---------------------------------------------------------------
-
-    def emit(self, insn: Insn) -> None:
-        """Write an instruction that is no jump and no call."""
-        self.lines.append(format_insn(insn))
-
-    def label(self) -> str:
-        """Return a new label."""
-        self.labels += 1
-        return f"{self.name or 'm'}_{self.labels}"
-
-    def imm(self) -> int:
-        """Return an immediate, mostly an edge."""
-        return self.rng.choice(EDGES) if self.rng.random() < 0.7 else self.rng.randint(-999, 999)
-
-    # --- registers -----------------------------------------------------------
-
-    def numbers(self) -> list[int]:
-        """Return the registers that hold numbers."""
-        return [r for r, k in self.state.regs.items() if k == NUMBER]
-
-    def pointers(self) -> list[tuple[int, Memory]]:
-        """Return the registers that hold pointers which are not NULL."""
-        return [(r, k) for r, k in self.state.regs.items() if isinstance(k, Memory) and not k.maybe]
-
-    def free(self, kind: Kind = NUMBER) -> int:
-        """Return a register that may take a value of *kind*; there always is one."""
-        regs = self.state.regs
-        found = [
-            r for r in range(10)
-            if r not in self.pinned
-            and not (self.loops and r in regs and r in SAVED and regs[r] != kind)
-        ]  # fmt: skip
-        return self.rng.choice(found)
-
-    def number(self) -> int:
-        """Return a register that holds a number; one is loaded if there is none."""
-        found = self.numbers()
-        if found and (self.rng.random() < 0.9 or not self.state.homes):
-            return self.rng.choice(found)
-        dst = self.free()
-        self.emit(Alu("mov", 64, dst, None, self.imm()))
-        self.set(dst, NUMBER)
-        return dst
-
-    def scratch(self) -> int:
-        """Return a register that holds a number and may be changed."""
-        found = [r for r in self.numbers() if r not in self.pinned]
-        if found and self.rng.random() < 0.85:
-            return self.rng.choice(found)
-        dst = self.free()
-        self.emit(Alu("mov", 64, dst, self.rng.choice(self.numbers() or [FP]), 0))
-        if not self.numbers():
-            self.lines[-1] = format_insn(Alu("mov", 64, dst, None, self.imm()))
-        self.set(dst, NUMBER)
-        return dst
-
-    def set(self, reg: int, kind: Kind) -> None:
-        """Say that *reg* now holds *kind*."""
-        self.state.regs[reg] = kind
-
-    def forget(self) -> None:
-        """Say that a call happened."""
-        for reg in range(6):
-            self.state.regs.pop(reg, None)
-
-    def mix(self, reg: int) -> None:
-        """Let a number count in the result."""
-        op = self.rng.choice(("add", "xor", "sub"))
-        if self.rng.random() < 0.4:
-            self.emit(Alu("mul", 64, self.acc, None, self.rng.choice((3, 5, 31))))
-        self.emit(Alu(op, 64, self.acc, reg))
 
     # --- the whole -----------------------------------------------------------
 
@@ -347,7 +209,7 @@ class Function:
         for reg in range(1, 6):
             kind_ = self.state.regs.get(reg)
             if kind_ is not None and rng.random() < 0.5:
-                self._put_by(reg, kind_)
+                self.put_by(reg, kind_)
 
     def _incoming(self, slot: int, kind: Kind) -> None:
         """Read an incoming slot."""
@@ -359,11 +221,11 @@ class Function:
         self.set(dst, kind)
         if isinstance(kind, Memory):
             if rng.random() < 0.7:
-                self._put_by(dst, kind)
+                self.put_by(dst, kind)
         elif rng.random() < 0.6:
             self.mix(dst)
         elif rng.random() < 0.5:
-            self._put_by(dst, kind)
+            self.put_by(dst, kind)
 
     def _late(self, slot: int) -> None:
         """Read an incoming slot on one path only."""
@@ -377,21 +239,6 @@ class Function:
         self.mix(dst)
         self.lines.append(f"{over}:")
         self.state = self.state.meet(before)
-
-    def _put_by(self, reg: int, kind: Kind) -> None:
-        """Keep a value where calls leave it alone."""
-        rng = self.rng
-        free = [r for r in SAVED if r not in self.state.regs]
-        if free and rng.random() < 0.5:
-            dst = rng.choice(free)
-            self.emit(Alu("mov", 64, dst, reg))
-            self.set(dst, kind)
-            return
-        home = rng.choice(self.home_offsets)
-        if self.loops and self.state.homes.get(home, kind) != kind:
-            return
-        self.emit(Store(8, FP, home, reg))
-        self.state.homes[home] = kind
 
     def _fill_area(self) -> None:
         for at in range(self.area, self.area + AREA, 8):
@@ -412,9 +259,9 @@ class Function:
     def statement(self, depth: int) -> None:
         """Write one."""
         choices: list[tuple[int, Callable[[], None]]] = [
-            (30, self._alu), (8, self._endian), (6, self._wide), (14, self._load),
-            (12, self._store), (9, self._atomic), (6, self._spill), (6, self._fill),
-            (4, self._exchange), (4, self._indexed), (3, self._check), (2, self._long_jump),
+            (30, self.alu), (8, self.endian), (6, self.wide), (14, self.load),
+            (12, self.store), (9, self.atomic), (6, self.spill), (6, self.fill),
+            (4, self.exchange), (4, self.indexed), (3, self._check), (2, self._long_jump),
         ]  # fmt: skip
         if depth > 0:
             choices += [(12, lambda: self._branch(depth)), (3, lambda: self._early(depth))]
@@ -430,201 +277,6 @@ class Function:
         """Write a few statements."""
         for _ in range(self.rng.randint(1, 3)):
             self.statement(depth)
-
-    def _alu(self) -> None:
-        rng = self.rng
-        bits = rng.choice((32, 64))
-        op = rng.choice((*o.ALU_OPS, *o.SIGNED_ALU_OPS, "mov", "add", "sub"))
-        if op == "mov":
-            dst, src = self.free(), self.number()
-            if rng.random() < 0.3:
-                self.emit(Alu("mov", bits, dst, None, self.imm()))
-            else:
-                sx = rng.choice((0, 8, 16, 32)[: 3 + bits // 64]) if rng.random() < 0.6 else 0
-                self.emit(Alu("mov", bits, dst, src, 0, sx))
-            self.set(dst, NUMBER)
-            return
-        dst = self.scratch()
-        if op == "neg":
-            self.emit(Alu("neg", bits, dst, None))
-        elif rng.random() < 0.5:
-            imm = self.imm()
-            if op in ("div", "mod", "sdiv", "smod"):
-                imm = imm or 3
-            elif op in ("lsh", "rsh", "arsh"):
-                imm &= bits - 1
-            self.emit(Alu(op, bits, dst, None, imm))
-        else:
-            self.emit(Alu(op, bits, dst, self.number()))
-        if rng.random() < 0.3:
-            self.mix(dst)
-
-    def _endian(self) -> None:
-        dst = self.scratch()
-        self.emit(
-            Endian(self.rng.choice(("le", "be", "bswap")), self.rng.choice((16, 32, 64)), dst)
-        )
-        self.mix(dst)
-
-    def _wide(self) -> None:
-        dst = self.free()
-        value = self.rng.getrandbits(64)
-        if self.rng.random() < 0.5:
-            value = self.rng.choice(EDGES) & (1 << 64) - 1
-        self.emit(LoadImm(dst, 0, value))
-        self.set(dst, NUMBER)
-
-    def place(self, *, write: bool, size: int) -> tuple[int, int] | None:
-        """Return a register and an offset where *size* bytes may be read, or written."""
-        rng = self.rng
-        found: list[tuple[int, int]] = []
-        for reg, kind in self.pointers():
-            if kind.size >= size and not (write and kind.where == "table"):
-                low = 8 if kind.where == "context" and write else 0  # the result's place
-                if kind.size - size >= low:
-                    found.append((reg, size * rng.randint(-(-low // size), kind.size // size - 1)))
-        if self.area:
-            found.append((FP, self.area + size * rng.randrange(AREA // size)))
-        if (not found or rng.random() < 0.2) and not write and size <= 8:
-            homes = [h for h, k in self.state.homes.items() if k == NUMBER]
-            if homes:
-                return FP, rng.choice(homes) + size * rng.randrange(8 // size)
-        if rng.random() < 0.15 or not found:
-            return self._map_place(write=write, size=size)
-        return rng.choice(found)
-
-    def _map_place(self, *, write: bool, size: int) -> tuple[int, int] | None:
-        """Load the address of a map's value, or of a place in it."""
-        where = "value" if write or self.rng.random() < 0.6 else "table"
-        whole = VALUE if where == "value" else TABLE
-        if self.loops and not write:
-            return None
-        at = 8 * self.rng.randrange(whole // 8)
-        kind = Memory(where, whole - at)
-        dst = self.rng.choice(range(6)) if self.loops else self.free(kind)
-        if dst in self.pinned:
-            return None
-        self.emit(LoadImm(dst, 6, at << 32 | (0 if where == "value" else 1)))
-        self.set(dst, kind)
-        return dst, size * self.rng.randrange(kind.size // size)
-
-    def _load(self) -> None:
-        rng = self.rng
-        size = rng.choice((1, 2, 4, 8))
-        place = self.place(write=False, size=size)
-        if place is None:
-            return
-        base, off = place
-        dst = self.free()
-        ordered = rng.random() < 0.15 and self._plain(base)
-        if ordered:
-            self.emit(Atomic("load_acquire", size, dst, off, base))
-        else:
-            signed = size < 8 and rng.random() < 0.4 and self._plain(base)
-            self.emit(Load(size, dst, base, off, signed))
-        self.set(dst, NUMBER)
-        if rng.random() < 0.6:
-            self.mix(dst)
-
-    def _plain(self, base: int) -> bool:
-        """Return whether *base* points to memory, and not to the context."""
-        kind = self.state.regs.get(base)
-        return base == FP or (isinstance(kind, Memory) and kind.where != "context")
-
-    def _store(self) -> None:
-        rng = self.rng
-        size = rng.choice((1, 2, 4, 8))
-        place = self.place(write=True, size=size)
-        if place is None:
-            return
-        base, off = place
-        if rng.random() < 0.3:
-            self.emit(StoreImm(size, base, off, self.imm()))
-        elif rng.random() < 0.15 and self._plain(base):
-            self.emit(Atomic("store_release", size, base, off, self.rng.choice(self._stored(base))))
-        else:
-            self.emit(Store(size, base, off, self.rng.choice(self._stored(base))))
-
-    def _stored(self, base: int) -> list[int]:
-        """Return registers with numbers, none of which is *base*."""
-        return [r for r in self.numbers() if r != base]
-
-    def _atomic(self) -> None:
-        rng = self.rng
-        size = rng.choice((4, 8))
-        place = self.place(write=True, size=size)
-        if place is None or not self._plain(place[0]):
-            return
-        base, off = place
-        sources = [r for r in self._stored(base) if r not in self.pinned]
-        if not sources:
-            return
-        src = rng.choice(sources)
-        self.emit(Atomic(rng.choice(MEMORY_OPS), size, base, off, src, rng.random() < 0.6))
-
-    def _exchange(self) -> None:
-        rng = self.rng
-        size = rng.choice((4, 8))
-        place = self.place(write=True, size=size)
-        if place is None or not self._plain(place[0]):
-            return
-        base, off = place
-        sources = [r for r in self._stored(base) if r not in self.pinned]
-        if not sources:
-            return
-        src = rng.choice(sources)
-        if rng.random() < 0.5:
-            self.emit(Atomic("xchg", size, base, off, src, True))
-        elif self.state.regs.get(R0) == NUMBER:
-            self.emit(Atomic("cmpxchg", size, base, off, src, True))
-            self.mix(R0)
-
-    def _spill(self) -> None:
-        regs = self.state.regs
-        if regs:
-            reg = self.rng.choice(list(regs))
-            self._put_by(reg, regs[reg])
-
-    def _fill(self) -> None:
-        homes = self.state.homes
-        if not homes:
-            return
-        home = self.rng.choice(list(homes))
-        kind = homes[home]
-        dst = self.free(kind)
-        if self.loops and isinstance(kind, Memory):
-            return
-        self.emit(Load(8, dst, FP, home))
-        self.set(dst, kind)
-
-    def _indexed(self) -> None:
-        """Read, or write, at a place that a masked number says."""
-        rng = self.rng
-        size = rng.choice((1, 2, 4))
-        found = [
-            (r, k.size) for r, k in self.pointers()
-            if k.where in ("value", "table", "stack") and k.size >= 8
-        ]  # fmt: skip
-        if not found or self.loops:
-            return
-        base, whole = rng.choice(found)
-        room = 1 << (whole.bit_length() - 1)
-        index = self.scratch()
-        kind = self.state.regs[base]
-        if index == base:
-            return
-        self.emit(Alu("and", 64, index, None, room - size))
-        self.emit(Alu("add", 64, index, base))
-        self.set(index, Memory("table", size))
-        assert isinstance(kind, Memory)
-        if kind.where == "value" and rng.random() < 0.4:
-            self.emit(Store(size, index, 0, rng.choice(self.numbers())))
-        dst = self.free()
-        self.emit(Load(size, dst, index, 0))
-        if dst != index:
-            self.state.regs.pop(index)
-        self.set(dst, NUMBER)
-        self.mix(dst)
 
     # --- jumps ---------------------------------------------------------------
 
