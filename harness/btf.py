@@ -6,6 +6,7 @@ an index into ``Btf.types``.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -217,6 +218,18 @@ BtfType = (
 )
 
 
+def essential(name: str) -> str:
+    """Return *name* without its flavour, ``___`` and what follows.
+
+    ``bpf_core_essential_name_len``.
+    """
+    for at in range(len(name) - 5, -1, -1):
+        if _FLAVOUR.match(name, at):
+            return name[: at + 1]
+    return name
+
+
+_FLAVOUR = re.compile(r"[^_]___[^_]")
 MAX_DEPTH = 32  # types behind one another that are followed; the kernel's limit (MAX_RESOLVE_DEPTH)
 PTR_SIZE = 8  # bytes
 
@@ -264,6 +277,10 @@ class Btf:
     def tags(self, type_id: int) -> Sequence[DeclTag]:
         """Return the declaration tags of the type *type_id*, in order."""
         return [kind for kind in self.types if isinstance(kind, DeclTag) and kind.type == type_id]
+
+    def flavours(self, name: str) -> list[int]:
+        """Return the ids of all types called *name*, their flavours aside, in order."""
+        return [number for number, kind in enumerate(self.types) if essential(kind.name) == name]
 
     def functions(self) -> Iterator[tuple[int, Func, FuncProto]]:
         """Yield every function that has a prototype: type id, function, prototype."""

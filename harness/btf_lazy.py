@@ -24,6 +24,7 @@ from harness.btf import (
     BtfType,
     DeclTag,
     Void,
+    essential,
     follows,
     read_type,
     sections,
@@ -133,14 +134,14 @@ class LazyBtf(Btf):
         return sorted(found)
 
     def flavours(self, name: str) -> list[int]:
-        """Return the ids of all types called *name* or ``NAME___`` and anything, in order."""
+        """Return the ids of all types called *name*, their flavours aside, in order."""
         strings, found = self.types.strings, self.ids(name)
         wanted = b"\0" + name.encode() + b"___"
         at = strings.find(wanted)
         while name and at >= 0:
             found += self.types.by_name.get(at + 1, ())
             at = strings.find(wanted, at + 1)
-        return sorted(found)
+        return sorted(number for number in found if essential(self.types[number].name) == name)
 
     def find(self, name: str, kind: type) -> int | None:
         """Return the id of the first type of class *kind* that is called *name*."""

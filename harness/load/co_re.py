@@ -26,6 +26,7 @@ from harness.btf import (
     Struct,
     Typedef,
     Void,
+    essential,
 )
 from harness.btf_lazy import LazyBtf
 from harness.isa.insn import Alu, Call, Insn, Load, LoadImm, Store, StoreImm
@@ -35,7 +36,6 @@ POISON = 195896080  # the helper that an instruction without a target calls, "ba
 _MAX_PATH = 64  # BPF_CORE_SPEC_MAX_LEN
 _FIELDS = ("byte_off", "byte_sz", "field_exists", "signed", "lshift_u64", "rshift_u64")
 _TYPES = ("target_type_id", "type_exists", "type_size", "type_matches")
-_FLAVOUR = re.compile(r"[^_]___[^_]")
 
 
 class Unfit(Exception):  # noqa: N818 - the way out, not an error
@@ -170,20 +170,12 @@ def _size(btf: Btf, type_id: int) -> int:
 # --- the kernel's counterpart -------------------------------------------------
 
 
-def essential(name: str) -> str:
-    """Return *name* without its flavour (``bpf_core_essential_name_len``)."""
-    for at in range(len(name) - 5, -1, -1):
-        if _FLAVOUR.match(name, at):
-            return name[: at + 1]
-    return name
-
-
 def _candidates(local: Btf, target: LazyBtf, type_id: int) -> Iterator[int]:
     """Yield the kernel's types of the same name and kind (``bpf_core_add_cands``)."""
     kind = local.get(type_id)
     wanted = essential(kind.name)
     for found in target.flavours(wanted):
-        if essential(target[found].name) == wanted and _same_kind(kind, target[found]):
+        if _same_kind(kind, target[found]):
             yield found
 
 

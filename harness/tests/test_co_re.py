@@ -19,11 +19,12 @@ from harness.btf import (
     Typedef,
     Void,
     encode,
+    essential,
 )
 from harness.btf_lazy import LazyBtf, parse_lazily
 from harness.isa.insn import Alu, Call, Insn, Load, LoadImm, StoreImm
 from harness.load.btf_ext import CoreRecord
-from harness.load.co_re import POISON, Unfit, essential, relocate
+from harness.load.co_re import POISON, Unfit, relocate
 
 INT, UINT, LONG, TASK, PTR, ARRAY, ENUM, FLAVOUR, ANON = range(1, 10)
 

@@ -283,13 +283,18 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
     elif expected.kind == "dynptr":
         check_offset(env, reg, name, "dynptr")
         object_args.dynptr(env, reg, name, Meta())
-    else:
+    elif expected.kind == "btf":
+        if reg.is_null and expected.nullable:
+            mark_argument(env, index)
+            return
+        assert expected.struct is not None
+        flags = ["null"] if expected.nullable else []
+        _check_type(env, reg, name, f"btf:{expected.struct.name}", flags, 0, Meta())
+        check_offset(env, reg, name, "btf")
+    elif expected.kind != "untrusted":  # of which anything may be passed
         check_offset(env, reg, name, "")
         if reg.is_null:
-            if index < REG_ARGS:
-                mark_register(env, index + 1)
-            else:
-                mark_arg(env, index - REG_ARGS)
+            mark_argument(env, index)
         else:
             if expected.size >= 1 << 31:
                 env.refuse(f"{name} memory size {expected.size} is too large")
@@ -300,6 +305,14 @@ def _check_arg(env: Env, sub: Subprog, index: int, expected: Argument) -> None:
             env.refuse(f"{name} is a packet pointer, but func#{sub.index} may change packet data")
         if not expected.nullable and (reg.type & MAYBE_NULL or reg.is_null):
             env.refuse(f"{name} is expected to be non-NULL")
+
+
+def mark_argument(env: Env, index: int) -> None:
+    """``mark_arg_precision``."""
+    if index < REG_ARGS:
+        mark_register(env, index + 1)
+    else:
+        mark_arg(env, index - REG_ARGS)
 
 
 def check_offset(

@@ -68,12 +68,16 @@ from harness.verifier.results import check_result
 from harness.verifier.rewrites import check_rewrites, frames_of
 from harness.verifier.state import (
     ARENA,
+    BTF_ID,
     CTX,
     MAIN,
     MAYBE_NULL,
     MEM,
+    MEM_RDONLY,
     SCALAR,
+    TRUSTED,
     UNKNOWN_REG,
+    UNTRUSTED,
     Frame,
     Reg,
     State,
@@ -312,6 +316,13 @@ def _entry_arg(env: Env, arg: Argument) -> Reg:
         return Reg(CTX, const(0))
     if arg.kind == "dynptr":
         return objects.dynptr("local", env.new_id(), 0)
+    if arg.kind == "btf":
+        kind = BTF_ID | TRUSTED | (MAYBE_NULL if arg.nullable else 0)
+        return Reg(kind, const(0), env.new_id(), info=arg.struct)
+    if arg.kind == "untrusted":
+        if arg.struct is not None:
+            return Reg(BTF_ID | UNTRUSTED, const(0), env.new_id(), info=arg.struct)
+        return Reg(MEM | MEM_RDONLY | UNTRUSTED, const(0), info=0)
     if arg.kind == "mem":
         kind = MEM | (MAYBE_NULL if arg.nullable else 0)
         return Reg(kind, const(0), env.new_id() if arg.nullable else 0, info=arg.size)

@@ -138,7 +138,7 @@ def access(env: Env, off: int, size: int, write: bool, sign: bool = False) -> Ac
     if kind == "netfilter":
         if off not in (0, 8) or size != 8 or write:
             return None
-        return Access(BTF_ID | TRUSTED, 0, "nf_hook_state" if off else "sk_buff")
+        return Access(BTF_ID | TRUSTED, 0, "sk_buff" if off else "nf_hook_state")
     fields = _FIELDS.get(kind)
     if fields is None:
         raise NotModelled(f"the context of program type {kind}")

@@ -16,7 +16,7 @@ from harness.isa.insn import Insn
 from harness.isa.stack_args import REG_ARGS
 from harness.model import MapDef, Program
 from harness.verifier.log import Log
-from harness.verifier.state import MAX_FRAMES, Frame, Reg, State
+from harness.verifier.state import MAX_FRAMES, Frame, Reg, State, TypeRef
 
 MAX_JUMP_SEQUENCE = 8192  # BPF_COMPLEXITY_LIMIT_JMP_SEQ
 
@@ -64,9 +64,10 @@ class Options:
 class Argument:
     """What a global function, or a static one that may be checked, expects in an argument."""
 
-    kind: str  # "scalar", "ctx", "mem", "dynptr", "arena"
+    kind: str  # "scalar", "ctx", "mem", "dynptr", "arena", "btf", "untrusted"
     size: int = 0  # mem: bytes
     nullable: bool = False
+    struct: TypeRef | None = None  # btf; untrusted: None, any memory
 
 
 @dataclass(slots=True, eq=False)

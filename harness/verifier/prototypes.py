@@ -28,9 +28,11 @@ from harness.btf import (
     Typedef,
     Var,
     Void,
+    essential,
 )
 from harness.isa.stack_args import MAX_ARGS, REG_ARGS, incoming_slot
-from harness.verifier.env import Argument, Env, NotModelled, Refused, Subprog
+from harness.verifier.env import Argument, Env, Refused, Subprog
+from harness.verifier.state import TypeRef
 
 # fmt: off
 # The name of the context struct of a program type      include/linux/bpf_types.h
@@ -224,15 +226,20 @@ def _pointer(
     if "ctx" in tags or is_context(env, btf, kind):
         if tags - {"ctx"}:
             return _bad_tags(env, index)
-        if "ctx" in tags and not is_context(env, btf, kind) and not isinstance(behind, Void):
-            raise NotModelled("an argument with the tag arg:ctx of this type")
+        if "ctx" in tags:
+            _check_context(env, btf, kind, index)
         return Argument("ctx")
     if isinstance(behind, Struct | Fwd) and not behind.union and behind.name == "bpf_dynptr":
         if tags:
             return _bad_tags(env, index)
         return Argument("dynptr")
-    if "trusted" in tags or "untrusted" in tags:
-        raise NotModelled("arguments tagged trusted or untrusted (no kernel BTF)")
+    if "trusted" in tags:
+        if "nonnull" in tags:
+            return _bad_tags(env, index)
+        found = _kernel_type(env, btf, kind, index)
+        return Argument("btf", nullable="nullable" in tags, struct=found)
+    if "untrusted" in tags:
+        return _untrusted(env, btf, kind, index, tags)
     if "arena" in tags:
         if tags - {"arena"}:
             env.say(f"arg#{index} arena cannot be combined with any other tags")
@@ -250,6 +257,91 @@ def _pointer(
         )
         raise Unusable
     return Argument("mem", size, "nonnull" not in tags)
+
+
+def _untrusted(env: Env, btf: Btf, kind: Ptr, index: int, tags: set[str]) -> Argument:
+    if tags - {"untrusted"}:
+        env.say(f"arg#{index} untrusted cannot be combined with any other tags")
+        raise Unusable
+    behind = btf.resolve(kind.type)
+    regular = isinstance(behind, Int) and not behind.bit_offset and behind.bits == 8 * behind.size
+    if isinstance(behind, Void | Enum) or (regular and behind.bits.bit_count() == 1):  # type: ignore[union-attr]
+        return Argument("untrusted")
+    found = _kernel_type(env, btf, kind, index)
+    target = found.btf[found.id]
+    if not isinstance(target, Struct):
+        env.say(
+            f"arg#{index} has type {kind_name(target)} '(anon)', "
+            "but only struct or primitive types are allowed"
+        )
+        raise Unusable
+    return Argument("untrusted", struct=found)
+
+
+def _kernel_type(env: Env, btf: Btf, kind: Ptr, index: int) -> TypeRef:
+    """Return the kernel's type of the same name (``btf_get_ptr_to_btf_id``)."""
+    kernel = env.kernel("an argument tagged trusted or untrusted")
+    local = btf.resolve(kind.type)
+    what = f"arg#{index} reference type('{kind_name(local)} {local.name or '(anon)'}')"
+    if not local.name:
+        env.say(f"{what} candidate matching error: -22")
+        raise Unusable
+    found = [
+        number
+        for number in kernel.flavours(essential(local.name))
+        if kind_name(kernel[number]) == kind_name(local)
+    ]
+    if len(found) != 1:
+        env.say(f"{what} {'is ambiguous' if found else 'has no matches'}")
+        raise Unusable
+    return TypeRef(kernel, found[0])
+
+
+# Programs whose functions may take u64 * for the context, of those with kernel targets
+_WORDS = frozenset({"raw_tracepoint", "raw_tracepoint_writable", "lsm", "struct_ops"})
+_WORD_ATTACH = frozenset({
+    "trace_raw_tp", "trace_fentry", "trace_fexit", "modify_return", "trace_fsession",
+})  # fmt: skip
+
+
+def _check_context(env: Env, btf: Btf, pointer: Ptr, index: int) -> None:
+    """Check the type of an argument tagged as the context (``btf_validate_prog_ctx_type``)."""
+    program = env.program
+    kind = btf.get(pointer.type)
+    if program.type in ("kprobe", "perf_event"):
+        for _ in range(len(btf)):
+            if not isinstance(kind, Modifier):
+                break
+            kind = btf.get(kind.type)
+        if isinstance(kind, Typedef) and kind.name == "bpf_user_pt_regs_t":
+            return
+    kind = btf.resolve(pointer.type)
+    if isinstance(kind, Void):
+        return
+    if not kind.name:
+        env.say(f"arg#{index} type doesn't have a name")
+        raise Unusable
+    struct = isinstance(kind, Struct) and not kind.union
+    word = isinstance(kind, Int) and kind.size == 8
+    tracing = program.type == "tracing"
+    if program.type in ("kprobe", "perf_event") and struct and kind.name == "pt_regs":
+        return
+    if word and (program.type in _WORDS or (tracing and program.attach_type in _WORD_ATTACH)):
+        return
+    if tracing and struct:
+        if program.attach_type == "trace_raw_tp" and kind.name == "bpf_raw_tracepoint_args":
+            return
+        if program.attach_type == "trace_iter" and kind.name.startswith("bpf_iter__"):
+            return
+    if program.type in ("tracepoint", "syscall", "ext"):
+        return
+    wanted = CONTEXTS.get(program.type)
+    if wanted is None:
+        env.say(f"arg#{index} should be void pointer")
+        raise Unusable
+    if not struct or kind.name != wanted:
+        env.say(f"arg#{index} should be `struct {wanted} *`")
+        raise Unusable
 
 
 def _bad_tags(env: Env, index: int) -> Argument:
