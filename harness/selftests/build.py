@@ -111,19 +111,26 @@ def _write(command: Sequence[str], to: Path) -> None:
         raise HarnessError(f"cannot make {to.name}: {Path(command[0]).name}: {why}")
 
 
-def compile_program(
-    tree: Tree, source: Path, compiler: Compiler, headers: Path, system: Sequence[Path]
-) -> CompileResult:
-    """Compile *source* of *tree* with the *headers* made for it and the *system*'s."""
+def include_options(tree: Tree, headers: Path, system: Sequence[Path]) -> list[str]:
+    """Return the options that all programs of *tree* are compiled with.
+
+    *headers* were made for it, *system* is where those of the C library are.
+    """
     tools = tree.root / "tools"
     selftests = tree.programs.parent
     includes = [headers, selftests, tools / "include/uapi", tools / "include"]
     includes += [selftests / "libarena/include", tools / "lib"]
-    arguments = [
+    return [
         *("--target=bpfel", f"-mcpu={MCPU}", "-g", "-O2", "-std=gnu11", "-c"),
         *("-fno-strict-aliasing", "-fms-extensions", "-Wno-everything"),
         *("-D__TARGET_ARCH_x86", "-DENABLE_ATOMICS_TESTS", "-fno-crash-diagnostics"),
         *(f"-I{folder}" for folder in includes),
         *(part for folder in system for part in ("-idirafter", str(folder))),
     ]
-    return run_compiler(compiler, arguments, source=source)
+
+
+def compile_program(
+    tree: Tree, source: Path, compiler: Compiler, headers: Path, system: Sequence[Path]
+) -> CompileResult:
+    """Compile *source* of *tree* with the *headers* made for it and the *system*'s."""
+    return run_compiler(compiler, include_options(tree, headers, system), source=source)

@@ -23,6 +23,7 @@ from harness.model import (
     Verification,
 )
 from harness.parity import compare_images, compare_translated
+from harness.selftests import kmod
 from harness.selftests.build import Tree, compile_program
 from harness.selftests.tags import FLAGS, Spec, read_spec, tags, unmatched
 from harness.toolchain import Compiler
@@ -154,11 +155,14 @@ def judge_file(source: Path, setting: Setting) -> File:
         specs[refused.name] = read_spec(tags(btf, btf.find(refused.name, Func) or 0))
     if not any(specs.values()):  # no test of the loader's: Linux alone tells
         specs = dict.fromkeys(specs, Spec())
+    functions = None
+    if any(program.kfuncs for program in loaded.programs):
+        functions = kmod.prototypes(setting.tree, setting.compiler, setting.headers, setting.system)
     questions = []
     for program in loaded.programs:
         spec = specs[program.name]
         if spec is not None and spec.judged:
-            named = _with_names(program, spec, setting)
+            named = kmod.attach(_with_names(program, spec, setting), functions)
             questions.append(_judge(named, spec))
     missing = tuple(
         (each.name, each.section, spec, each.why)
