@@ -142,7 +142,7 @@ def judge_file(source: Path, setting: Setting) -> File:
     if built.output is None:
         return File(source.name, b"", (), (), built.why)
     try:
-        loaded = load_object(built.output, path=source.name)
+        loaded = load_object(built.output, path=source.name, kernel_btf=find_kernel_types())
     except HarnessError as error:
         return File(source.name, built.output, (), (), str(error))
     btf = loaded.btf
@@ -153,8 +153,8 @@ def judge_file(source: Path, setting: Setting) -> File:
         specs[program.name] = read_spec(tags(btf, program.subprograms[0].type_id))
     for refused in loaded.refused:
         specs[refused.name] = read_spec(tags(btf, btf.find(refused.name, Func) or 0))
-    if not any(specs.values()):  # no test of the loader's: Linux alone tells
-        specs = dict.fromkeys(specs, Spec())
+    if not any(specs.values()):  # no test of the loader's, but one that loads it as a whole
+        specs = dict.fromkeys(specs, Spec("accept"))
     functions = None
     if any(program.kfuncs for program in loaded.programs):
         functions = kmod.prototypes(setting.tree, setting.compiler, setting.headers, setting.system)
@@ -293,7 +293,7 @@ def _line(ours: Rejected, linux: Verdict | None) -> str:
 
 def _images(row: Row, question: Question, answer: KernelAnswer | None) -> Row:
     if answer is None or not answer.accepted:
-        return replace(row, translated="unknown", image="unknown")
+        return row  # there is nothing to compare
     translated = image = "unknown"
     if isinstance(question.translated, Program) and answer.translated:
         found = compare_translated(question.translated, answer.translated)

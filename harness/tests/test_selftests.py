@@ -16,7 +16,15 @@ from harness.isa.insn import Alu, Exit
 from harness.legs.kernel import KernelAnswer, KernelImage
 from harness.load import load_object
 from harness.model import Accepted, HarnessError, Program, Rejected, Subprogram, Unknown
-from harness.selftests import answers, build, find_tree, selftests_json, selftests_text, session
+from harness.selftests import (
+    answers,
+    build,
+    find_tree,
+    kmod,
+    selftests_json,
+    selftests_text,
+    session,
+)
 from harness.selftests.judge import File, Question, Setting, judge_file, rows
 from harness.selftests.session import Selftests, explain
 from harness.selftests.tags import Message, Spec, read_spec, tags, unmatched
@@ -372,3 +380,55 @@ def test_the_verb_judges_a_tree(tree, setting, monkeypatch, capsys):
     assert "Linux refuses, we accept: 1\n  verifier_ours.c: wrong: reject: (by its tags)\n" in out
     assert "No programs: 1\n  verifier_broken.c:" in out
     assert cli.main([*arguments, "no_such_file"]) == 2
+
+
+# --- the module's functions -------------------------------------------------
+
+LISTED = """
+__bpf_kfunc void bpf_kfunc_one(void *mem, int mem__sz)
+{
+}
+BTF_KFUNCS_START(ids)
+BTF_ID_FLAGS(func, bpf_kfunc_one)
+BTF_ID_FLAGS(func, bpf_kfunc_two, KF_ACQUIRE | KF_RET_NULL)
+BTF_ID_FLAGS(func, bpf_kfunc_three)
+BTF_KFUNCS_END(ids)
+static const struct btf_kfunc_id_set some_set = {
+        .owner = THIS_MODULE,
+        .set   = &ids,
+};
+int init(void) { return register_btf_kfunc_id_set(BPF_PROG_TYPE_SYSCALL, &some_set); }
+"""
+DECLARED = """
+void bpf_kfunc_one(void *mem, int len) __ksym; /* a comment; */
+long bpf_kfunc_two(void) __ksym;
+struct sock *bpf_kfunc_three(struct sock *a, long b) __ksym;
+"""
+
+
+def test_functions_of_the_module_are_read_from_its_source():
+    assert kmod.callable_by(LISTED) == {
+        "bpf_kfunc_one": {"syscall"},
+        "bpf_kfunc_three": {"syscall"},
+    }
+    text = kmod.definitions(DECLARED, LISTED, {"bpf_kfunc_one", "bpf_kfunc_three"})
+    assert "bpf_kfunc_one(void *mem, int mem__sz) {" in text
+    assert "bpf_kfunc_three(struct sock *a, long b) { return (struct sock *)0; }" in text
+    assert "bpf_kfunc_two" not in text
+
+
+def test_functions_of_the_module_come_with_their_names(tree, setting):
+    folder = tree.programs.parent / "test_kmods"
+    folder.mkdir()
+    assert kmod.prototypes(tree, setting.compiler, setting.headers, ()) is None
+    (folder / kmod.HEADER).write_text(DECLARED)
+    (folder / kmod.LIST).write_text(LISTED)
+    kmod.prototypes.cache_clear()
+    found = kmod.prototypes(tree, setting.compiler, setting.headers, ())
+    btf, _ = found
+    names = {f.name: [p.name for p in proto.params] for _, f, proto in btf.functions()}
+    assert names == {"bpf_kfunc_one": ["mem", "mem__sz"], "bpf_kfunc_three": ["a", "b"]}
+    subject = replace(PROGRAM, kfuncs=("bpf_kfunc_one",))
+    assert kmod.attach(subject, found).kfunc_btf is btf
+    assert kmod.attach(replace(subject, type="xdp"), found).kfunc_btf is None
+    assert kmod.attach(PROGRAM, found).kfunc_btf is None
