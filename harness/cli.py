@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -16,7 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from harness import cli_grow
 from harness.model import LINKAGES, MCPUS, OPTS, HarnessError
+from harness.options import import_in_workers, json_option, legs, positive, write_json
 
 if TYPE_CHECKING:
     from harness.btf_lazy import LazyBtf
@@ -76,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_parity(commands)
-    _add_grow(commands)
+    cli_grow.add_grow(commands)
     _add_triage(commands)
-    _add_corpus(commands)
+    cli_grow.add_corpus(commands)
     _add_verify(commands)
     _add_jit(commands)
     _add_exec(commands)
@@ -87,27 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("plugin", help="speak the bpf_conformance plugin protocol")
     _add_doctor(commands)
     return parser
-
-
-def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the result as JSON to FILE, or to standard output",
-    )
-
-
-def _write_json(value: object, file: str) -> None:
-    text = json.dumps(value, indent=2) + "\n"
-    if file == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HarnessError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _read_input(file: str) -> bytes:
@@ -192,7 +172,7 @@ def _add_verify(commands: Any) -> None:
         help="count stack arguments by BTF parameters, as Linux does, or by their size",
     )
     parser.add_argument("--no-jit", action="store_true", help="as a kernel without a JIT")
-    _json_option(parser)
+    json_option(parser)
     parser.set_defaults(command=_verify)
 
 
@@ -219,7 +199,7 @@ def _verify(options: argparse.Namespace) -> int:
             if result.log:
                 print(result.log.rstrip("\n"))
     if options.json is not None:
-        _write_json({"programs": rows}, options.json)
+        write_json({"programs": rows}, options.json)
     return status
 
 
@@ -275,7 +255,7 @@ def _add_jit(commands: Any) -> None:
     parser = commands.add_parser("jit", help="x86-64 image of each program")
     _object_options(parser)
     parser.add_argument("--disasm", action="store_true", help="as x86 assembly")
-    _json_option(parser)
+    json_option(parser)
     parser.set_defaults(command=_jit)
 
 
@@ -328,7 +308,7 @@ def _jit(options: argparse.Namespace) -> int:
             else:
                 print(f"    {sub.code.hex()}")
     if options.json is not None:
-        _write_json({"programs": rows}, options.json)
+        write_json({"programs": rows}, options.json)
     return status
 
 
@@ -340,7 +320,7 @@ def _add_exec(commands: Any) -> None:
     _object_options(parser)
     parser.add_argument("--ctx", default="", metavar="HEX", help="the context's bytes")
     parser.add_argument("--leg", default="jit", choices=("interp", "jit"), help="default: jit")
-    _json_option(parser)
+    json_option(parser)
     parser.set_defaults(command=_exec)
 
 
@@ -360,7 +340,7 @@ def _exec(options: argparse.Namespace) -> int:
     (outcome,) = pipeline.execute(programs[0], options.leg, [ctx])
     row = outcome_json(outcome)
     if options.json is not None:
-        _write_json(row, options.json)
+        write_json(row, options.json)
     elif isinstance(outcome, Returned):
         print(f"returned {outcome.r0:#x}")
         print(f"ctx {outcome.ctx.hex()}")
@@ -447,7 +427,7 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument(
         "--clang", action="append", default=[], metavar="CMD", help="a compiler to look at"
     )
-    _json_option(parser)
+    json_option(parser)
     parser.set_defaults(command=_doctor)
 
 
@@ -456,7 +436,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     report = doctor.examine(options.clang)
     if options.json is not None:
-        _write_json(report.json(), options.json)
+        write_json(report.json(), options.json)
     else:
         doctor.show(report)
     return AGREE if report.ok else USAGE
@@ -501,7 +481,7 @@ def _add_run(commands: Any) -> None:
     )
     add(
         "--legs",
-        type=_legs,
+        type=legs,
         default=("interp", "jit", "native"),
         help="default: interp,jit,native; kernel is a real Linux",
     )
@@ -511,7 +491,7 @@ def _add_run(commands: Any) -> None:
         default="guest",
         help="which Linux the leg kernel is: one in qemu, or this machine's own (root only)",
     )
-    add("--vectors", type=_positive, default=256, metavar="N", help="inputs a function (256)")
+    add("--vectors", type=positive, default=256, metavar="N", help="inputs a function (256)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
     add(
         "--native-opt",
@@ -524,38 +504,14 @@ def _add_run(commands: Any) -> None:
     )
     add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
     add("--known", metavar="FILE", help="known divergences (corpus/known.toml)")
-    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
+    add("--jobs", type=positive, metavar="N", help="processes (all cores)")
     add("--json", metavar="FILE", help="the result as JSON, - for standard output")
     add("--junit", metavar="FILE", help="the result as JUnit XML")
     parser.set_defaults(command=_run)
 
 
-def _legs(text: str) -> tuple[str, ...]:
-    legs = tuple(dict.fromkeys(text.split(",")))
-    for leg in legs:
-        if leg not in ("interp", "jit", "native", "kernel"):
-            raise argparse.ArgumentTypeError(f"no leg {leg!r} (interp, jit, native, kernel)")
-    if len(legs) < 2:
-        raise argparse.ArgumentTypeError("a comparison needs two legs")
-    return legs
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
-    return int(text)
-
-
-def _import_in_workers() -> None:
-    """Let the server of worker processes begin its imports, which take as long as ours."""
-    from multiprocessing import forkserver, set_forkserver_preload
-
-    set_forkserver_preload(["harness.pipeline"])
-    forkserver.ensure_running()
-
-
 def _run(options: argparse.Namespace) -> int:
-    _import_in_workers()
+    import_in_workers()
     from harness import corpus, run, terminal
     from harness.pipeline import Settings
     from harness.toolchain import find_compilers
@@ -579,7 +535,7 @@ def _run(options: argparse.Namespace) -> int:
     with terminal.progress() as advance:
         report = run.run(sources, cases, settings, known=known, jobs=options.jobs, progress=advance)
     if options.json is not None:
-        _write_json(run.report_json(report, settings), options.json)
+        write_json(run.report_json(report, settings), options.json)
     if options.junit is not None:
         _write_output(options.junit, terminal.junit(report).encode())
     if options.json != "-":
@@ -611,16 +567,16 @@ def _add_triage(commands: Any) -> None:
     add("-O", dest="opt", choices=OPTS, help="optimisation level")
     add("--mcpu", choices=MCPUS, help="BPF instruction set")
     add("--linkage", choices=LINKAGES, help="linkage of the functions")
-    add("--vectors", type=_positive, default=64, metavar="N", help="inputs (64)")
+    add("--vectors", type=positive, default=64, metavar="N", help="inputs (64)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
     add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
     add("--no-reduce", action="store_true", help="leave the C as it is")
     add("--no-cvise", action="store_true", help="reduce with our own passes only")
-    add("--patience", type=_positive, default=600, metavar="S", help="cut reduction off (600 s)")
+    add("--patience", type=positive, default=600, metavar="S", help="cut reduction off (600 s)")
     add("--kernel", action="store_true", help="ask a real Linux, too (in qemu)")
     add("--out", default=".", metavar="DIR", help="where reports go (.)")
     add("--keep", action="store_true", help="write the case and its known.toml entry to corpus/")
-    _json_option(parser)
+    json_option(parser)
     parser.set_defaults(command=_triage)
 
 
@@ -670,7 +626,7 @@ def _triage(options: argparse.Namespace) -> int:
         if options.json != "-":
             print(describe(result, row))
     if options.json is not None:
-        _write_json({"triaged": rows}, options.json)
+        write_json({"triaged": rows}, options.json)
     return status
 
 
@@ -700,11 +656,11 @@ def _add_parity(commands: Any) -> None:
         default="guest",
         help="as of run (guest); none, of --selftests: their tags alone tell",
     )
-    add("--vectors", type=_positive, default=8, metavar="N", help="inputs a function (8)")
+    add("--vectors", type=positive, default=8, metavar="N", help="inputs a function (8)")
     add("--seed", type=int, default=0, metavar="S", help="of the random inputs (0)")
     add("--known", metavar="FILE", help="known differences (corpus/known.toml)")
-    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
-    _json_option(parser)
+    add("--jobs", type=positive, metavar="N", help="processes (all cores)")
+    json_option(parser)
     parser.set_defaults(command=_parity)
 
 
@@ -740,7 +696,7 @@ def _parity(options: argparse.Namespace) -> int:
             progress=advance,
         )
     if options.json is not None:
-        _write_json(parity.parity_json(report), options.json)
+        write_json(parity.parity_json(report), options.json)
     if options.json != "-":
         print(parity.parity_text(report), end="")
     return AGREE if report.ok else DIVERGE
@@ -764,94 +720,7 @@ def _selftests(options: argparse.Namespace) -> int:
             progress=advance,
         )
     if options.json is not None:
-        _write_json(selftests_json(result), options.json)
+        write_json(selftests_json(result), options.json)
     if options.json != "-":
         print(selftests_text(result), end="")
     return AGREE if result.ok else DIVERGE
-
-
-# --- grow, corpus -----------------------------------------------------------
-
-
-def _add_grow(commands: Any) -> None:
-    parser = commands.add_parser(
-        "grow",
-        help="generate programs, cross-check them, keep what is new",
-        description="Run a campaign of generated C programs over all legs. Its state is one "
-        "file in the folder of findings: --resume goes on, also after it was killed.",
-    )
-    add = parser.add_argument
-    add("--for", dest="duration", type=_duration, metavar="TIME", help="e.g. 90s, 10m, 2h")
-    add("--count", type=_positive, metavar="N", help="programs in all, in whole batches")
-    add("--batch", type=_positive, default=16, metavar="N", help="programs a compiler call (16)")
-    add("--seed", type=int, default=0, metavar="S", help="of the programs and their inputs (0)")
-    add("--resume", action="store_true", help="go on with the campaign of the folder")
-    add("--findings", default="findings", metavar="DIR", help="findings and state (findings)")
-    add("--corpus", metavar="DIR", help="where programs that show something new are kept")
-    add("--keep", type=_positive, default=100, metavar="N", help="cases to keep at most (100)")
-    add("--clang", action="append", default=[], metavar="CMD", help="compiler (repeatable)")
-    add("--vectors", type=_positive, default=64, metavar="N", help="inputs a program (64)")
-    add("--known", metavar="FILE", help="known divergences (corpus/known.toml)")
-    add("--jobs", type=_positive, metavar="N", help="processes (all cores)")
-    _json_option(parser)
-    parser.set_defaults(command=_grow)
-
-
-def _duration(text: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
-    if not number.isdecimal() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time (90s, 10m, 2h)")
-    return float(int(number) * units[unit])
-
-
-def _grow(options: argparse.Namespace) -> int:
-    from harness import corpus, grow, terminal
-    from harness.pipeline import Settings
-    from harness.toolchain import find_compilers
-
-    if options.duration is None and options.count is None:
-        raise HarnessError("grow needs an end: --for TIME or --count N")
-    compilers = find_compilers(options.clang)
-    settings = Settings((), tuple(compilers), vectors=options.vectors, seed=options.seed)
-    campaign = grow.Campaign(
-        settings=settings,
-        folder=Path(options.findings),
-        seed=options.seed,
-        count=options.count,
-        seconds=options.duration,
-        corpus=Path(options.corpus) if options.corpus else None,
-        keep=options.keep,
-        known=corpus.read_known(Path(options.known or "corpus/known.toml")),
-        jobs=options.jobs or len(os.sched_getaffinity(0)),
-        resume=options.resume,
-        batch=options.batch,
-    )
-    with terminal.status() as say:
-        result = grow.grow(campaign, lambda now: say(grow.line(now)))
-    if options.json is not None:
-        _write_json(grow.summary_json(result), options.json)
-    if options.json != "-":
-        print(grow.text(result, Path(options.findings)), end="")
-    return AGREE if result.ok else DIVERGE
-
-
-def _add_corpus(commands: Any) -> None:
-    parser = commands.add_parser("corpus", help="what a campaign covers")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    stats = actions.add_parser("stats", help="features seen by a campaign, by kind")
-    stats.add_argument("--findings", default="findings", metavar="DIR", help="of the campaign")
-    _json_option(stats)
-    stats.set_defaults(command=_corpus_stats)
-
-
-def _corpus_stats(options: argparse.Namespace) -> int:
-    from harness import grow
-
-    counts = grow.feature_counts(Path(options.findings))
-    if options.json is not None:
-        _write_json({"features": counts}, options.json)
-    else:
-        for kind, count in sorted(counts.items()):
-            print(f"{kind:<10} {count}")
-    return AGREE

@@ -65,6 +65,7 @@ class Settings:
     native_compiler: Compiler | None = None  # None: the first of *compilers*
     host: bool = False  # the leg `kernel` is the machine's own
     patience: float = TIMEOUT  # seconds for one compiler call
+    interp_vectors: int = INTERP_VECTORS  # of each function, on the slow interpreter
     budget: int = 0  # instructions the verifier may look at; 0: as many as Linux
     fill_names: bool = True  # name the BTF parameters that -O0 and naked functions leave nameless
 
@@ -386,7 +387,7 @@ def judge_function(
 ) -> Judged:
     """Do as ``check_function``, and return what it saw on the way."""
     verification = verifier.verify(program, log_level=0, options=_options(settings))
-    legs, whys, image = _run_legs(program, planned.vectors[place.signature.name], settings)
+    legs, whys, image = run_legs_and_image(program, planned.vectors[place.signature.name], settings)
     check = _compared(planned, place, config, settings, program, verification, legs, whys, linux)
     return Judged(check, program, verification, image)
 
@@ -423,8 +424,8 @@ def _compared(
                 told = [replace(o, effects=None) if isinstance(o, Returned) else o for o in told]
             legs["kernel"], unsure = _known_outcomes("kernel", told)
             whys += unsure
-        if _verdicts_differ(verdict, linux.verdict):
-            return _verdicts(base, verdict, linux.verdict)
+        if verdicts_differ(verdict, linux.verdict):
+            return verdict_check(base, verdict, linux.verdict)
     if isinstance(verdict, Rejected):
         # The compiler's code is checked all the same, for the refusal may be Linux's own
         # limit; but what a refused program may not do, it need not do alike.
@@ -462,13 +463,14 @@ def run_legs(
     program: Program, vectors: Sequence[Vector], settings: Settings
 ) -> tuple[dict[str, Sequence[Outcome]], list[str]]:
     """Return leg: outcomes of the BPF legs of *settings*, and why some have none."""
-    legs, whys, _ = _run_legs(program, vectors, settings)
+    legs, whys, _ = run_legs_and_image(program, vectors, settings)
     return legs, whys
 
 
-def _run_legs(
+def run_legs_and_image(
     program: Program, vectors: Sequence[Vector], settings: Settings
 ) -> tuple[dict[str, Sequence[Outcome]], list[str], Image | None]:
+    """Do as ``run_legs``, and return the JIT's image too, if there is one."""
     legs: dict[str, Sequence[Outcome]] = {}
     whys: list[str] = []
     image = None
@@ -476,7 +478,7 @@ def _run_legs(
         if leg not in settings.legs:
             continue
         runner = _runner(program, leg)
-        some = vectors[:INTERP_VECTORS] if leg == "interp" else vectors
+        some = vectors[: settings.interp_vectors] if leg == "interp" else vectors
         seen = [runner] * len(some) if isinstance(runner, Unknown) else runner.run(some)
         legs[leg], why = _known_outcomes(leg, seen)
         whys += why
@@ -492,7 +494,7 @@ def _known_outcomes(leg: str, seen: Sequence[Outcome]) -> tuple[Batch, list[str]
     return batch, [f"{leg}: {unknown.why}"] if unknown else []
 
 
-def _verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
+def verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
     """Return whether one takes the program and the other does not, or breaks over it."""
     if isinstance(linux, Crashed):
         return True
@@ -501,7 +503,7 @@ def _verdicts_differ(ours: Verdict, linux: Verdict) -> bool:
     return type(ours) is not type(linux)
 
 
-def _verdicts(base: Check, ours: Verdict, linux: Verdict) -> Check:
+def verdict_check(base: Check, ours: Verdict, linux: Verdict) -> Check:
     """Return *base* as a divergence of the verifiers."""
     if isinstance(linux, Crashed):
         why = f"Linux breaks over it: {linux.why}"
@@ -627,8 +629,8 @@ def _check_program(
 ) -> Check:
     verdict = verifier.verify(program, log_level=0).verdict
     base = Check(planned.source, program.name, config, "agree", verdict=_verdict_name(verdict))
-    if linux is not None and _verdicts_differ(verdict, linux.verdict):
-        return _verdicts(base, verdict, linux.verdict)
+    if linux is not None and verdicts_differ(verdict, linux.verdict):
+        return verdict_check(base, verdict, linux.verdict)
     expected = planned.refusals.get(program.name)
     match verdict:
         case Unknown(why=why):

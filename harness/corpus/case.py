@@ -42,6 +42,7 @@ class SourceText:
     opts: tuple[str, ...] = ("2",)
     mcpus: tuple[str, ...] = ("v3",)
     linkages: tuple[str, ...] = ("hidden",)
+    tree: str = ""  # what the generator's program behind *c* is, packed (harness/grow/packing.py)
 
 
 @dataclass(frozen=True, slots=True)

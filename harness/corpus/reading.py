@@ -59,7 +59,7 @@ def _case(path: Path, table: Table) -> Case:
 # fmt: off
 _CASE    = "note program source verify jit run crosscheck"
 _PROGRAM = "asm type attach_type dialect functions maps"
-_SOURCE  = "c opts mcpus linkages"
+_SOURCE  = "c opts mcpus linkages tree"
 _VERIFY  = "verdict message insn log kernel"
 _JIT     = "x86_64"
 _RUN     = "ctx outcome r0 after legs"
@@ -116,6 +116,7 @@ def _source(table: Table) -> SourceText:
         opts=table.choices("opts", ("0", "1", "2", "3", "s"), default.opts),
         mcpus=table.choices("mcpus", ("v1", "v2", "v3", "v4"), default.mcpus),
         linkages=table.choices("linkages", ("hidden", "static"), default.linkages),
+        tree=table.string("tree", ""),
     )
 
 

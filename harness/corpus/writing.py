@@ -70,6 +70,8 @@ def write(case: Case) -> Path:
             if getattr(case.source, key) != getattr(default, key):
                 source[key] = list(getattr(case.source, key))
         source["c"] = _text(case.source.c)
+        if case.source.tree:
+            source["tree"] = case.source.tree
         document["source"] = source
     if case.verify is not None:
         document["verify"] = _filled(_verify_keys(case.verify))

@@ -8,6 +8,7 @@ result's place) are random as well.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 from harness.model import Vector
 from harness.source.layout import Layout, Leaf
@@ -20,7 +21,7 @@ def vectors(layout: Layout, count: int, seed: int) -> list[Vector]:
     """Return the first *count* vectors of *layout*'s function under *seed*."""
     rng = random.Random(f"{seed}:{layout.signature.name}")
     leaves = _in_writing_order(list(layout.leaves()))
-    choices = [[_encode(leaf, v) for v in boundaries(leaf.type, leaf.bits)] for leaf in leaves]
+    choices = [_encoded(leaf.type, leaf.bits, leaf.bit % 8) for leaf in leaves]
     strict = [leaf.type.bool or bool(leaf.type.values) for leaf in leaves]
     rows = [
         (_place(leaf), leaf, values, len(values), always)
@@ -48,6 +49,14 @@ def vectors(layout: Layout, count: int, seed: int) -> list[Vector]:
     return made
 
 
+@lru_cache(maxsize=1024)
+def _encoded(kind: Scalar, bits: int, shift: int) -> list[bytes]:
+    """Return the boundaries of a leaf that begins at bit *shift* of a byte, as bytes."""
+    leaf = Leaf(shift, bits, kind, "")
+    return [_encode(leaf, value) for value in boundaries(kind, bits)]
+
+
+@lru_cache(maxsize=1024)
 def boundaries(kind: Scalar, bits: int | None = None) -> tuple[int, ...]:
     """Return the values of *kind*, cut to *bits*, where code tends to go wrong.
 

@@ -484,13 +484,14 @@ class StackLiveness:
         before[0] = entry
         incoming: _Regs = args[_REGS:] if args is not None else [None] * MAX_SLOTS
         order = sub.postorder[::-1]
-        changed = True
-        while changed:
-            changed = False
+        dirty = bytearray(end - start)  # what goes in changed since it was last followed
+        dirty[0] = 1
+        while any(dirty):
             for at in order:
                 regs = before[at - start]
-                if regs is None:
+                if regs is None or not dirty[at - start]:
                     continue
+                dirty[at - start] = 0
                 out = regs.copy()
                 out_spills = spills[at - start].copy()
                 self._transfer(env.insns[at], out, out_spills, incoming, depth, callsites)
@@ -501,7 +502,7 @@ class StackLiveness:
                     if target is None:
                         before[to - start] = out.copy()
                         spills[to - start] = out_spills.copy()
-                        changed = True
+                        dirty[to - start] = 1
                         continue
                     for index, old in enumerate(target):
                         new = out[index]
@@ -509,7 +510,7 @@ class StackLiveness:
                             joined = _join(old, new)
                             if joined != old:
                                 target[index] = joined
-                                changed = True
+                                dirty[to - start] = 1
                     kept = spills[to - start]
                     if kept or out_spills:
                         for slot in {*kept, *out_spills}:
@@ -517,7 +518,7 @@ class StackLiveness:
                             joined = _join(old, out_spills.get(slot))
                             if joined != old:
                                 kept[slot] = joined
-                                changed = True
+                                dirty[to - start] = 1
         for at in order:
             regs = before[at - start]
             if regs is None:

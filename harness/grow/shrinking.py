@@ -1,0 +1,226 @@
+"""Shrinking, in a worker: of a program that shows something new, and of a bucket's finding.
+
+Both have a bound on rounds and on time: the campaign goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.corpus import Case, SourceText
+from harness.findings import Finding
+from harness.grow import features as shown_by
+from harness.grow import streams
+from harness.grow.batch import BUDGET, Order, faulty, parents_of
+from harness.grow.buckets import bucket, constructs
+from harness.grow.packing import pack
+from harness.grow.units import (
+    Natives,
+    compile_units,
+    finding,
+    judge,
+    judgement_features,
+    member,
+    native_outcomes,
+)
+from harness.model import BuildConfig, HarnessError
+from harness.pipeline import Settings
+from harness.source import produce, tree
+from harness.source.printing import print_file
+from harness.source.produce import Stream
+from harness.source.shrink import shrink
+from harness.source.tree import Tree
+
+ROUNDS = 8  # compiler calls that shrinking a new case may take
+SHRINK_ROUNDS = 60  # the same, for the representative of a bucket
+CASE_PATIENCE = 8.0  # seconds that a new case may take
+PATIENCE = 40.0  # the same, for a representative
+FEW = 8  # vectors that are enough to see that a new case agrees
+
+
+@dataclass(frozen=True, slots=True)
+class NewCase:
+    """A program that showed features nothing had shown, made small."""
+
+    number: int
+    case: Case | None  # None: it does not show them again
+    features: frozenset[str] = frozenset()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Representative:
+    """The finding of a bucket, made small."""
+
+    bucket: str
+    finding: Finding | Case
+    seconds: float = 0.0
+
+
+def shrink_case(
+    order: Order, number: int, wanted: frozenset[str], config: BuildConfig | None
+) -> NewCase:
+    """Return program *number* as a case, small, that shows *wanted*; *config* None: BPF text."""
+    began = time.monotonic()
+    os.environ["CROSSCHECK_NO_CACHE"] = "1"
+    try:
+        if config is None:
+            made = _small_stream(order, number, wanted)
+        else:
+            made = _small_tree(order, number, wanted, config)
+    except Exception as fault:
+        faulty(order, fault, began)  # raises what ends the campaign
+        made = NewCase(number, None)
+    return replace(made, seconds=time.monotonic() - began)
+
+
+def _small_tree(order: Order, number: int, wanted: frozenset[str], config: BuildConfig) -> NewCase:
+    settings = replace(order.settings, legs=("interp", "jit"), vectors=FEW, budget=BUDGET)
+    deadline = time.monotonic() + CASE_PATIENCE
+    shown: dict[Tree, frozenset[str]] = {}
+
+    def shows(trees: Sequence[Tree]) -> list[bool]:
+        good = [False] * len(trees)
+        if time.monotonic() > deadline and shown:
+            return good
+        members, found = {}, {}
+        for index, one in enumerate(trees):
+            features = shown_by.passing(one)
+            if {f for f in wanted if f.startswith("passing")} <= features:
+                members[index], found[index] = member(index, one, settings), features
+        if not members:
+            return good
+        none = Natives()
+        for unit in compile_units(list(members.values()), config, settings, none):
+            for seen in judge(unit, members, settings, none, {}):
+                if time.monotonic() > deadline and shown:
+                    return good
+                features = found[seen.number] | judgement_features(seen, members[seen.number])
+                if seen.check.outcome == "agree" and wanted <= features:
+                    good[seen.number] = True
+                    shown[trees[seen.number]] = frozenset(features)
+        return good
+
+    one = produce.c_program(order.seed, number, parents_of(order))
+    if not shows([one])[0]:
+        return NewCase(number, None)
+    small = shrink(one, shows, rounds=ROUNDS)
+    return NewCase(number, tree_case(small, config, Path()), shown[small])
+
+
+def tree_case(one: Tree, config: BuildConfig, path: Path) -> Case:
+    """Return *one*, which agrees as *config* builds it, as a case of the corpus."""
+    source = SourceText(
+        c=print_file([("", replace(one, mcpu="v1"))]),
+        opts=(config.opt,),
+        mcpus=(config.mcpu,),
+        linkages=(config.linkage,),
+        tree=pack(one),
+    )
+    return Case(path=path, source=source, crosscheck="agree")
+
+
+def _small_stream(order: Order, number: int, wanted: frozenset[str]) -> NewCase:
+    settings = replace(order.settings, legs=("interp", "jit"), budget=BUDGET)
+    deadline = time.monotonic() + CASE_PATIENCE
+    start = produce.stream(order.seed, number, parents_of(order))
+    if start is None:
+        return NewCase(number, None)
+
+    def judged(stream: Stream) -> streams.Judged | None:
+        program = streams.assembled(stream, number)
+        return streams.judge(stream, program, settings, None) if program else None
+
+    def shows(candidates: Sequence[Stream]) -> list[bool]:
+        out = []
+        for candidate in candidates:
+            seen = None if time.monotonic() > deadline else judged(candidate)
+            good = seen is not None and seen.outcome in ("agree", "rejected")
+            out.append(good and seen is not None and wanted <= seen.features)
+        return out
+
+    if not shows([start])[0]:
+        return NewCase(number, None)
+    small = produce.shrink_stream(start, shows, rounds=ROUNDS)
+    seen = judged(small)
+    assert seen is not None
+    case = streams.kept_case(small, seen, Path())
+    return NewCase(number, case, frozenset(seen.features))
+
+
+# --- representatives --------------------------------------------------------------
+
+
+def shrink_finding(start: Finding, settings: Settings) -> Representative:
+    """Return *start* made small as long as it falls into its bucket."""
+    began = time.monotonic()
+    os.environ["CROSSCHECK_NO_CACHE"] = "1"
+    settings = replace(settings, native_opts=start.native_opts)
+    settings = replace(settings, budget=BUDGET)
+    smallest: dict[Tree, Finding] = {}
+    deadline = began + PATIENCE
+    if start.outcome == "unknown":  # a limit of ours: there is nothing to be learnt
+        return Representative(start.bucket, start)
+    if start.outcome != "diverge":  # a verdict, or none: nothing needs to run
+        settings = replace(settings, legs=("interp",), vectors=1)
+
+    def same(trees: Sequence[Tree]) -> list[bool]:
+        good = [False] * len(trees)
+        if time.monotonic() > deadline:
+            return good
+        members = {n: member(n, one, settings) for n, one in enumerate(trees)}
+        natives = native_outcomes(list(members.values()), settings)
+        for unit in compile_units(list(members.values()), start.config, settings, natives):
+            for seen in judge(unit, members, settings, natives, {}):
+                if time.monotonic() > deadline:
+                    return good
+                one = members[seen.number]
+                causes = []
+                if seen.check.outcome == "diverge" and seen.program is not None:
+                    causes = constructs(seen.program, seen.check, one.place.mask)
+                good[seen.number] = (
+                    seen.check.outcome == start.outcome
+                    and bucket(seen.check, causes) == start.bucket
+                )
+                if good[seen.number]:
+                    smallest[one.tree] = finding(one, seen, settings, 0)
+        return good
+
+    try:
+        small = shrink(tree.from_json(start.tree), same, rounds=SHRINK_ROUNDS)
+    except HarnessError:
+        raise
+    except Exception:  # a fault of ours, or of a cut: the finding stays as it was
+        return Representative(start.bucket, start, time.monotonic() - began)
+    made = smallest.get(small, start)
+    made = replace(made, source=start.source, legs=start.legs, vectors=start.vectors)
+    return Representative(start.bucket, made, time.monotonic() - began)
+
+
+def shrink_text(start: streams.Kept, settings: Settings) -> Representative:
+    """Return the case of a finding in BPF text, made small; Linux is not asked again."""
+    began = time.monotonic()
+    deadline = began + PATIENCE
+    best = start.case
+
+    def same(candidates: Sequence[Stream]) -> list[bool]:
+        nonlocal best
+        out = []
+        for candidate in candidates:
+            program = streams.assembled(candidate, 0)
+            good = False
+            if program is not None and time.monotonic() < deadline:
+                seen = streams.judge(candidate, program, settings, None)
+                if seen.kept is not None and seen.kept.bucket == start.bucket:
+                    good, best = True, seen.kept.case
+            out.append(good)
+        return out
+
+    if same([start.stream])[0]:
+        small = produce.shrink_stream(start.stream, same, rounds=SHRINK_ROUNDS)
+        same([small])
+    return Representative(start.bucket, best, time.monotonic() - began)

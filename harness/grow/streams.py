@@ -1,0 +1,144 @@
+"""Programs of BPF text: verified, run on the legs that need no C, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import pipeline, verifier
+from harness.compare import compare_all
+from harness.corpus import Case, RunCheck, VerifyCheck
+from harness.corpus import program as assemble
+from harness.grow import features as shown_by
+from harness.grow.buckets import bucket
+from harness.model import (
+    Accepted,
+    Divergence,
+    HarnessError,
+    Outcome,
+    OutOfFuel,
+    Program,
+    Rejected,
+    Returned,
+    Trapped,
+    Unknown,
+    Verdict,
+)
+from harness.pipeline import Check, Linux, Settings
+from harness.source.produce import Stream
+
+RUNS = 4  # vectors that a case keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A finding in BPF text: a case that shows it, and its bucket."""
+
+    case: Case
+    bucket: str
+    outcome: str
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one program."""
+
+    outcome: str  # as of a Check
+    features: set[str]
+    vectors: int
+    refusal: str = ""  # the message of ours
+    kept: Kept | None = None
+    verdict: Verdict = field(default_factory=Accepted)
+    agreed: tuple[Outcome, ...] = ()  # of the first vectors
+
+
+def assembled(stream: Stream, number: int) -> Program | None:
+    """Return the program of *stream*, None where its text is none."""
+    try:
+        return assemble(stream.text, f"p{number}")
+    except HarnessError:
+        return None
+
+
+def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | None) -> Judged:
+    """Verify *program*, run it, and compare its legs, and the verdict with that of Linux."""
+    options = verifier.Options(budget=settings.budget)
+    verification = verifier.verify(program, log_level=0, options=options)
+    verdict = verification.verdict
+    features = shown_by.verifier_features(verification)
+    refusal = verdict.message if isinstance(verdict, Rejected) else ""
+    vectors = stream.vectors if isinstance(verdict, Accepted) else ()
+    legs, whys, image = pipeline.run_legs_and_image(program, vectors, settings)
+    features |= shown_by.code_features(program, image)
+    check = Check("grow.toml", program.name, None, "agree", vectors=len(vectors))
+    found: Sequence[Divergence] = ()
+    if linux is not None:
+        if pipeline.verdicts_differ(verdict, linux.verdict):
+            check = pipeline.verdict_check(check, verdict, linux.verdict)
+            found = check.divergences
+        elif vectors and linux.outcomes:
+            legs["kernel"] = [_low(outcome) for outcome in linux.outcomes]
+    if not found:
+        seen = {leg: [_low(o) for o in told] for leg, told in legs.items()} if linux else legs
+        found = [divergence for _, divergence in compare_all(seen, vectors)]
+    if found:
+        why = check.detail
+        check = Check("grow.toml", program.name, None, "diverge", detail=why, divergences=(*found,))
+        case = case_of(stream, verdict, linux, found[0])
+        kept = Kept(case, "BPF text " + bucket(check), "diverge", stream)
+        return Judged("diverge", features, len(vectors), refusal, kept)
+    if isinstance(verdict, Rejected):
+        return Judged("rejected", features, 0, refusal, verdict=verdict)
+    if isinstance(verdict, Unknown) or whys or len(legs) < 2:
+        return Judged("unknown", features, len(vectors))
+    agreed = tuple(next(iter(legs.values()))[:RUNS])
+    return Judged("agree", features, len(vectors), agreed=agreed)
+
+
+def _low(outcome: Outcome) -> Outcome:
+    """Return *outcome* as Linux tells it: of r0 the low half, and no ring buffers."""
+    if isinstance(outcome, Returned):
+        return Returned(outcome.r0 & 0xFFFFFFFF, outcome.ctx, None)
+    return outcome
+
+
+def case_of(stream: Stream, verdict: Verdict, linux: Linux | None, divergence: Divergence) -> Case:
+    """Return a case that shows *divergence*: it expects what the first leg said, or Linux."""
+    if "verifier" in divergence.legs and linux is not None:
+        return Case(Path("grow.toml"), program=stream.text, verify=_verify(linux.verdict))
+    run = _run(divergence.vector, divergence.outcomes[0])
+    return Case(
+        Path("grow.toml"), program=stream.text, verify=_verify(verdict), runs=(run,) if run else ()
+    )
+
+
+def kept_case(stream: Stream, seen: Judged, path: Path) -> Case:
+    """Return a case of the corpus that expects what *stream* does today."""
+    runs = [
+        run
+        for vector, outcome in zip(stream.vectors, seen.agreed, strict=False)
+        if (run := _run(vector, outcome)) is not None
+    ]
+    return Case(path, program=stream.text, verify=_verify(seen.verdict), runs=tuple(runs))
+
+
+def _verify(verdict: Verdict) -> VerifyCheck:
+    match verdict:
+        case Rejected(message=message):
+            return VerifyCheck("reject", message)
+        case Unknown(why=why):
+            return VerifyCheck("unknown", why)
+    return VerifyCheck("accept")
+
+
+def _run(vector: bytes, outcome: object) -> RunCheck | None:
+    match outcome:
+        case Returned(r0=r0, ctx=ctx):
+            return RunCheck(vector, "returned", r0, None if ctx == vector else ctx)
+        case Trapped():
+            return RunCheck(vector, "trapped")
+        case OutOfFuel():
+            return RunCheck(vector, "fuel")
+    return None

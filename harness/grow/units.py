@@ -1,0 +1,247 @@
+"""Programs in one translation unit: planned, compiled, judged.
+
+A compiler costs more to start than to run, so programs share a file. Where that does not
+compile, or what comes of it cannot be loaded, it is cut into parts until the guilty program
+is alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from harness import pipeline
+from harness.findings import Finding
+from harness.grow import features as shown_by
+from harness.grow.buckets import bucket, constructs
+from harness.grow.features import general
+from harness.model import (
+    BuildConfig,
+    HarnessError,
+    Image,
+    Outcome,
+    Program,
+    Vector,
+    Verification,
+)
+from harness.pipeline import Built, Check, Linux, Plan, Settings
+from harness.source import driver, tree
+from harness.source.layout import Layout, layout
+from harness.source.printing import Printer, print_file
+from harness.source.tree import Tree
+from harness.source.tree_signature import signature
+
+PATIENCE = 10.0, 0.5  # seconds a compiler may take, and more for each program
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One C program of a batch."""
+
+    number: int
+    tree: Tree
+    text: str  # C, without what all programs share
+    place: Layout
+    vectors: Sequence[Vector]
+    nodes: frozenset[str]  # names of the kinds of nodes in *tree*
+
+    @property
+    def function(self) -> str:
+        """The function under test."""
+        return self.place.signature.name
+
+
+def name_of(number: int) -> str:
+    """Return the prefix of program *number*'s names."""
+    return f"p{number}_"
+
+
+def member(number: int, one: Tree, settings: Settings) -> Member:
+    """Return the C program *one* with its driver's layout and its input vectors."""
+    prefix = name_of(number)
+    place = layout(signature(one, prefix))
+    if not isinstance(place, Layout):
+        raise HarnessError(f"program {number} has no driver: {place.why}")
+    text = Printer(prefix).tree(one)
+    vectors = pipeline.vectors_of(place, settings)
+    return Member(number, one, text, place, vectors, shown_by.node_names(one))
+
+
+@dataclass(frozen=True, slots=True)
+class Natives:
+    """What the native builds did, by function, and why some have none."""
+
+    outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]] = field(default_factory=dict)
+    whys: Mapping[str, str] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=1)
+def _prologue() -> str:
+    return print_file([])
+
+
+def plan(members: Sequence[Member], natives: Natives | None = None) -> Plan:
+    """Return what to check of *members*, which are one file."""
+    start = _prologue()
+    parts = {m.function: f"{start}\n{m.text}" for m in members}
+    # a compiler that complains says of which program
+    text = "".join([start, *(f'\n#line 1 "{name_of(m.number)}"\n{m.text}' for m in members)])
+    return Plan(
+        "grow.c",
+        _NOWHERE,
+        layouts=tuple(m.place for m in members),
+        vectors={m.function: m.vectors for m in members},
+        natives=natives.outcomes if natives else {},
+        text=text,
+        parts=parts,
+    )
+
+
+_NOWHERE = Path("grow.c")
+
+
+def patient(settings: Settings, members: Sequence[Member]) -> Settings:
+    """Return *settings* with as much time for a compiler as *members* deserve."""
+    return replace(settings, patience=PATIENCE[0] + PATIENCE[1] * len(members))
+
+
+def split(members: Sequence[Member], said: str) -> list[Sequence[Member]]:
+    """Return parts of *members*: those that *said* names alone, the others together."""
+    named = {int(number) for number in re.findall(r"\bp(\d+)_", said)}
+    guilty = [m for m in members if m.number in named]
+    rest = [m for m in members if m.number not in named]
+    if guilty and rest and len(guilty) <= 3:
+        return [rest, *([m] for m in guilty)]
+    half = len(members) // 2
+    return [members[:half], members[half:]]
+
+
+def native_outcomes(members: Sequence[Member], settings: Settings) -> Natives:
+    """Run the native builds of *members*, which are one file; one that fails is left out."""
+    if "native" not in settings.legs or not members:
+        return Natives()
+    outcomes, why = pipeline.native_outcomes(plan(members), patient(settings, members))
+    if not why:
+        return Natives(outcomes)
+    if len(members) == 1:
+        return Natives({}, {members[0].function: why})
+    parts = [native_outcomes(part, settings) for part in split(members, why)]
+    return Natives(
+        {name: seen for part in parts for name, seen in part.outcomes.items()},
+        {name: why for part in parts for name, why in part.whys.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Programs that were compiled together, and what is left to verify and to run."""
+
+    numbers: tuple[int, ...]
+    config: BuildConfig
+    built: Built
+    programs: Sequence[tuple[Program, Sequence[Vector]]]
+
+
+def compile_units(
+    members: Sequence[Member], config: BuildConfig, settings: Settings, natives: Natives
+) -> Iterator[Unit]:
+    """Compile *members* as *config* says, in as few files as can be."""
+    built = pipeline.compile_build(plan(members, natives), config, patient(settings, members))
+    programs = pipeline.built_programs(built, settings)
+    if not programs and len(members) > 1:
+        said = " ".join(check.detail for check in built.checks[:1])
+        for part in split(members, said):
+            yield from compile_units(part, config, settings, natives)
+        return
+    yield Unit(tuple(m.number for m in members), config, built, programs)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of one program in one build."""
+
+    number: int
+    check: Check
+    program: Program | None = None
+    verification: Verification | None = None
+    image: Image | None = None
+
+
+def judge(
+    unit: Unit,
+    members: Mapping[int, Member],
+    settings: Settings,
+    natives: Natives,
+    linux: Mapping[str, Linux],
+) -> Iterator[Judgement]:
+    """Yield what comes of each program of *unit*."""
+    programs = {program.name: program for program, _ in unit.programs}
+    failed = {check.function: check for check in unit.built.checks}
+    if not programs:
+        failed |= {c.function: c for c in pipeline.check_built(unit.built, settings)}
+    for number in unit.numbers:
+        one = members[number]
+        name = driver.entry(one.function)
+        program = programs.get(name)
+        if program is None:
+            why = "the object lacks its driver"
+            lacking = Check("grow.c", one.function, unit.config, "compile_error", detail=why)
+            yield Judgement(number, failed.get(one.function, lacking))
+            continue
+        try:
+            seen = pipeline.judge_function(
+                unit.built.planned, one.place, unit.config, settings, program, linux.get(name)
+            )
+        except HarnessError as error:
+            check = Check("grow.c", one.function, unit.config, "unknown", detail=str(error))
+            yield Judgement(number, check, program)
+            continue
+        check = seen.check
+        why = natives.whys.get(one.function, "")
+        if why and check.outcome == "agree":
+            check = replace(check, outcome="unknown", detail=why)
+        yield Judgement(number, check, program, seen.verification, seen.image)
+
+
+def judgement_features(seen: Judgement, one: Member) -> set[str]:
+    """Return what one build of *one* shows, beside what the tree itself does."""
+    if seen.program is None or seen.check.config is None:
+        return {f"clang error: {general(seen.check.detail)}"}
+    found = shown_by.code_features(seen.program, seen.image)
+    if seen.verification is not None:
+        found |= shown_by.verifier_features(seen.verification)
+    prefix = name_of(seen.number)
+    config = seen.check.config
+    return found | shown_by.clang_features(one.tree, one.nodes, seen.program, config, prefix)
+
+
+def finding(one: Member, seen: Judgement, settings: Settings, seed: int) -> Finding:
+    """Return what did not agree as a finding that stands alone."""
+    check = seen.check
+    assert check.config is not None
+    compiler = settings.compiler(check.config.compiler)
+    causes: list[str] = []
+    if check.outcome == "diverge" and seen.program is not None:
+        causes = constructs(seen.program, check, one.place.mask)
+    return Finding(
+        c=print_file([(name_of(one.number), one.tree)]),
+        function=check.function,
+        config=check.config,
+        outcome=check.outcome,
+        command=compiler.command,
+        version=compiler.version,
+        seed=settings.seed,
+        vectors=settings.vectors,
+        legs=settings.legs,
+        native_opts=settings.native_opts,
+        verdict=check.verdict,
+        detail=check.detail,
+        where=check.where,
+        divergences=check.divergences[:3],
+        source=f"program {one.number} of seed {seed}",
+        tree=tree.to_json(one.tree),
+        bucket=bucket(check, causes),
+    )
