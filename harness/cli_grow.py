@@ -49,6 +49,7 @@ def add_grow(commands: Any) -> None:
         help="default: interp,jit,native; kernel is a real Linux",
     )
     add("--known", metavar="FILE", help="known divergences (corpus/known.toml)")
+    add("--patience", type=_number, default=40, metavar="S", help="to shrink a finding (40 s)")
     add("--jobs", type=positive, metavar="N", help="processes (all cores)")
     add("--engine", choices=("local", "dask"), default="local", help="where programs are checked")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster (default: one of our own)")
@@ -99,6 +100,7 @@ def _grow(options: argparse.Namespace) -> int:
         jobs=options.jobs or len(os.sched_getaffinity(0)),
         resume=options.resume,
         batch=options.batch,
+        patience=options.patience,
         parents=(GROWN, kept),
     )
     with screen.campaign(options.duration, options.count) as show:

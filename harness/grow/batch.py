@@ -238,8 +238,9 @@ def faulty(order: Order, fault: Exception, began: float) -> BatchResult:
             f"{where}: {fault.strerror}: make room, or name another folder in $TMPDIR, "
             "and go on with --resume"
         ) from None
-    at = traceback.extract_tb(fault.__traceback__)[-1]
-    why = f"{type(fault).__name__}: {fault} ({os.path.basename(at.filename)}:{at.lineno})"
+    places = traceback.extract_tb(fault.__traceback__)[-1:]
+    at = "".join(f" ({os.path.basename(place.filename)}:{place.lineno})" for place in places)
+    why = f"{type(fault).__name__}: {fault}{at}"
     return BatchResult(order.number, 0, 0, 0, {}, {}, (), time.monotonic() - began, why)
 
 

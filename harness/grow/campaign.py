@@ -34,6 +34,7 @@ from harness.grow.batch import (
 from harness.grow.features import KINDS
 from harness.grow.packing import stream_of, tree_of
 from harness.grow.shrinking import (
+    PATIENCE,
     NewCase,
     Representative,
     shrink_case,
@@ -75,6 +76,7 @@ class Campaign:
     jobs: int = 1
     resume: bool = False
     batch: int = PROGRAMS  # programs of a batch
+    patience: float = PATIENCE  # seconds that making a finding small may take
     parents: tuple[Path, ...] = ()  # cases, and folders of them, that mutation starts from
 
 
@@ -470,14 +472,14 @@ def _shrink_step(session: _Session, name: str, file: str) -> Iterator[Step]:
         if kept is not None:
             yield Step(
                 in_time,
-                (_until(session), shrink_text, kept, settings),
+                (_until(session), shrink_text, kept, settings, session.campaign.patience),
                 partial(_unshrunk, name, kept.case),
             )
         return
     start = findings.read(path)
     yield Step(
         in_time,
-        (_until(session), shrink_finding, start, settings),
+        (_until(session), shrink_finding, start, settings, session.campaign.patience),
         partial(_unshrunk, name, start),
     )
 

@@ -49,9 +49,9 @@ def dask_work(
         raise HarnessError(
             "--engine dask needs Dask: pip install 'crosscheck[dask]', or use --engine local"
         ) from None
-    # a step that ends its worker is tried once more, as in processes of this machine
+    # All that a dying worker had is suspect; who did it, we find out one by one.
     settings = {
-        "distributed.scheduler.allowed-failures": 1,
+        "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.tick.limit": "60s",  # a step may hold the interpreter that long
         "distributed.logging.distributed": "critical",
     }
@@ -82,6 +82,7 @@ class _Dask:
         self.client = client
         self.finished = finished
         self.waiting: list[Step] = []
+        self.suspects: list[Step] = []  # what a worker that died had: to be run alone
         self.running: dict[Any, Step] = {}  # by future
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.asked = 0
@@ -89,10 +90,13 @@ class _Dask:
     def run(self, steps: list[Step]) -> None:
         """Run *steps* and all that follows."""
         self._add(iter(reversed(steps)))
-        while self.waiting or self.running or self.asked:
-            room = sum(self.client.nthreads().values()) + AHEAD
-            while self.waiting and len(self.running) < room:
-                self._submit(self.waiting.pop())
+        while self.waiting or self.suspects or self.running or self.asked:
+            if self.suspects and not self.running:
+                self._submit(self.suspects.pop())
+            elif not self.suspects and not any(step.alone for step in self.running.values()):
+                room = sum(self.client.nthreads().values()) + AHEAD
+                while self.waiting and len(self.running) < room:
+                    self._submit(self.waiting.pop())
             step, future = self.done.get()
             if future not in self.running:
                 self.asked -= 1
@@ -129,14 +133,15 @@ class _Dask:
         if isinstance(error, HarnessError):
             raise error
         name = type(error).__name__
-        if error is None or name in ("CancelledError", "FutureCancelledError"):
-            if step.alone:
-                self._add(self.finished(step.lost("its worker left the cluster")))
-            else:
-                step.alone = True  # once more
-                self.waiting.append(step)
-        elif name == "KilledWorker":
+        if error is not None and name not in _GONE:
+            raise error
+        if not step.alone:
+            step.alone = True
+            self.suspects.append(step)
+        else:
             why = "the process that checked it died: a crash in LLVM or the emulator"
             self._add(self.finished(step.lost(why)))
-        else:
-            raise error
+
+
+# What Dask says of a step whose worker died, or left
+_GONE = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError")

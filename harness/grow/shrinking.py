@@ -155,14 +155,16 @@ def _small_stream(order: Order, number: int, wanted: frozenset[str]) -> NewCase:
 # --- representatives --------------------------------------------------------------
 
 
-def shrink_finding(start: Finding, settings: Settings) -> Representative:
+def shrink_finding(
+    start: Finding, settings: Settings, patience: float = PATIENCE
+) -> Representative:
     """Return *start* made small as long as it falls into its bucket."""
     began = time.monotonic()
     os.environ["CROSSCHECK_NO_CACHE"] = "1"
     settings = replace(settings, native_opts=start.native_opts)
     settings = replace(settings, budget=BUDGET)
     smallest: dict[Tree, Finding] = {}
-    deadline = began + PATIENCE
+    deadline = began + patience
     if start.outcome == "unknown":  # a limit of ours: there is nothing to be learnt
         return Representative(start.bucket, start)
     if start.outcome != "diverge":  # a verdict, or none: nothing needs to run
@@ -201,10 +203,12 @@ def shrink_finding(start: Finding, settings: Settings) -> Representative:
     return Representative(start.bucket, made, time.monotonic() - began)
 
 
-def shrink_text(start: streams.Kept, settings: Settings) -> Representative:
+def shrink_text(
+    start: streams.Kept, settings: Settings, patience: float = PATIENCE
+) -> Representative:
     """Return the case of a finding in BPF text, made small; Linux is not asked again."""
     began = time.monotonic()
-    deadline = began + PATIENCE
+    deadline = began + patience
     best = start.case
 
     def same(candidates: Sequence[Stream]) -> list[bool]:

@@ -16,8 +16,14 @@ from typing import Any
 import pytest
 
 from harness import cli, corpus, findings, grow
-from harness.grow import BatchResult, Campaign, Seen, State
-from harness.model import BuildConfig, Divergence, HarnessError, Returned
+from harness.corpus import Known
+from harness.grow import campaign as engine
+from harness.grow import units
+from harness.grow.batch import BatchResult, Order, Seen, batch_trees, faulty
+from harness.grow.buckets import bucket
+from harness.grow.packing import pack, tree_of, unpack
+from harness.grow.state import Candidate, Found, State
+from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
 from harness.pipeline import Check, Settings
 from harness.source import tree
 from harness.source.generate import generate
@@ -43,8 +49,11 @@ def grown(folder: Path, *more: str, cwd: Path) -> dict[str, Any]:
     return result
 
 
+MEASURED = ("seconds", "rate", "vector_rate", "memory", "history")
+
+
 def comparable(result: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in result.items() if k not in ("seconds", "rate")}
+    return {k: v for k, v in result.items() if k not in MEASURED}
 
 
 def batches(path: Path) -> int:
@@ -57,12 +66,13 @@ def batches(path: Path) -> int:
 
 @pytest.mark.usefixtures("compiler")
 def test_a_killed_campaign_goes_on_with_nothing_lost_or_doubled(tmp_path: Path):
-    whole = grown(tmp_path / "whole", "--count", "6", "--seed", "7", cwd=tmp_path)
+    ends = ("--count", "6", "--keep", "0", "--patience", "0")
+    whole = grown(tmp_path / "whole", *ends, "--seed", "4", cwd=tmp_path)
     assert whole["programs"] == 6
     assert whole["builds"] == 12
     folder = tmp_path / "killed"
     process = subprocess.Popen(
-        command(folder, "--count", "6", "--seed", "7"),
+        command(folder, *ends, "--seed", "4"),
         cwd=tmp_path,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -73,17 +83,17 @@ def test_a_killed_campaign_goes_on_with_nothing_lost_or_doubled(tmp_path: Path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert batches(folder / "campaign.sqlite") >= 1
-    again = grown(folder, "--count", "6", "--resume", cwd=tmp_path)
+    again = grown(folder, *ends, "--resume", cwd=tmp_path)
     assert comparable(again) == comparable(whole)
     names = [sorted(p.name for p in f.glob("*.json")) for f in (folder, tmp_path / "whole")]
     assert names[0] == names[1]
 
 
 def test_what_is_new_becomes_a_case_that_agrees(tmp_path: Path, compiler: Compiler):
-    campaign = Campaign(
+    campaign = grow.Campaign(
         Settings((), (compiler,), vectors=8),
         tmp_path / "findings",
-        seed=7,
+        seed=4,
         count=2,
         batch=2,
         corpus=tmp_path / "cases",
@@ -95,8 +105,18 @@ def test_what_is_new_becomes_a_case_that_agrees(tmp_path: Path, compiler: Compil
     case = corpus.read(path)
     assert case.source is not None
     assert case.crosscheck == "agree"
-    assert "passing" in case.note
-    assert len(case.source.c) < len(print_file([("", generate(7, 0))])) * 4
+    assert case.note.startswith("grown for ")
+    one = tree_of(case)
+    assert one is not None
+    assert print_file([("", one)]).count("\n") <= case.source.c.count("\n") + 8
+
+
+def test_a_tree_is_packed_into_a_line():
+    one = generate(4, 0)
+    assert unpack(pack(one)) == one
+    for text in ("", "!!!", pack(one)[:-7]):
+        with pytest.raises(ValueError, match="no packed tree"):
+            unpack(text)
 
 
 def divergence(one: tree.Tree, config: BuildConfig) -> Check:
@@ -112,40 +132,35 @@ def test_a_finding_holds_all_it_takes_and_one_bucket_holds_its_like(
     tmp_path: Path, compiler: Compiler
 ):
     config = BuildConfig(compiler.name, "2", "v3", "hidden")
-    settings = Settings((), (compiler,))
-    one = generate(7, 0)
-    found = grow.finding(one, 0, divergence(one, config), settings, 4)
+    settings = Settings((), (compiler,), vectors=8)
+    one = units.member(0, generate(4, 0), settings)
+    seen = units.Judgement(0, divergence(one.tree, config))
+    found = units.finding(one, seen, settings, 4)
     path = findings.write(found, tmp_path / "x.json")
     again = findings.read(path)
     assert again == found
-    assert tree.from_json(again.tree) == one
+    assert tree.from_json(again.tree) == one.tree
     assert again.bucket.startswith("diverge: interp-native")
     assert "32-bit registers" in again.bucket
 
 
-def test_a_narrow_signed_argument_in_a_slot_is_suspected():
-    wide = tuple(tree.Parameter(f"a{i}", tree.U64) for i in range(5))
-    body = (tree.Return(tree.Const(tree.U32, 0)),)
-    for kind, suspected in ((tree.S8, True), (tree.U8, False), (tree.S32, False)):
-        function = tree.Function("f0", (*wide, tree.Parameter("a5", kind)), tree.U64, body)
-        assert bool(grow.suspects(tree.Tree((), (), (function,)))) is suspected
+def test_buckets_tell_what_ends_differently():
+    check = divergence(generate(4, 0), CONFIG)
+    outcomes = (Returned(0, b"\1"), Trapped("access", "somewhere"))
+    other = Divergence(("jit", "native-O2"), b"\0", outcomes)
+    trapped = Check("grow.c", "f", CONFIG, "diverge", divergences=(other,))
+    assert bucket(check) != bucket(trapped)
+    assert "trapped access" in bucket(trapped)
+    assert bucket(check, ["a cause"]) == bucket(check) + ", a cause"
 
 
-def test_messages_are_counted_without_their_numbers():
-    assert grow.general("R3 !read_ok") == grow.general("R7 !read_ok")
-    a, b = "callee expects 7 args, stack arg2 is not", "callee expects 12 args, stack arg6 is not"
-    assert grow.general(a) == grow.general(b)
-    assert grow.general("R3 !read_ok") != grow.general("R3 invalid")
-
-
-def test_passing_says_type_place_and_source():
-    parameters = tuple(tree.Parameter(f"a{i}", tree.U64) for i in range(6))
-    body: tuple[Any, ...] = (tree.Return(tree.Name("a5")),)
-    callee = tree.Function("f0", parameters, tree.U64, body)
-    arguments = (*(tree.Name(f"a{i}") for i in range(5)), tree.Const(tree.U8, 1))
-    caller = tree.Function("f1", parameters, tree.U64, (tree.Call("f0", arguments), *body))
-    shown = grow.passing(tree.Tree((), (), (callee, caller)))
-    assert shown == {f"passing u64 r{i} Name" for i in range(1, 6)} | {"passing u64 slot1 Const"}
+def test_known_divergences_are_told_by_their_bucket():
+    check = divergence(generate(4, 0), CONFIG)
+    found = findings.Finding("", "f", CONFIG, "diverge", bucket=bucket(check, ["a cause"]))
+    entry = Known("k", "divergence", "open", "", source="grow.c", message="diverge: *, a cause")
+    assert engine.known_as(found, [entry]) == "k"
+    other = findings.Finding("", "f", CONFIG, "diverge", bucket=bucket(check))
+    assert engine.known_as(other, [entry]) is None
 
 
 def result(number: int, features: Sequence[str]) -> BatchResult:
@@ -154,15 +169,22 @@ def result(number: int, features: Sequence[str]) -> BatchResult:
 
 
 def test_a_batch_is_counted_once(tmp_path: Path):
-    state = State(tmp_path / "s.sqlite", 9, 2, resume=False)
-    state.add(result(0, ["a"]), [("x.json", "bucket", None)])
+    state = State(tmp_path / "s.sqlite", 9, 2, resume=False, parents=b"p")
+    wanted = Candidate(0, 0, frozenset({"pair a, b"}), CONFIG)
+    state.add(result(0, ["a"]), [Found("bucket", None, "x.json"), Found("bucket", None)], [wanted])
     with pytest.raises(HarnessError, match="cannot be written"):
-        state.add(result(0, ["b"]), [])
+        state.add(result(0, ["b"]), [Found("bucket", None, "y.json")])
     state.close()
     again = State(tmp_path / "s.sqlite", 1, 16, resume=True)
-    assert (again.seed, again.batch, again.done) == (9, 2, {0})
+    assert (again.seed, again.batch, again.done, again.parents) == (9, 2, {0}, b"p")
     assert again.table("SELECT name, count FROM outcome") == [("agree", 4)]
+    assert again.table("SELECT file FROM finding") == [("x.json",)]
+    assert again.table("SELECT name, count FROM bucket") == [("bucket", 2)]
     assert again.features == {"a"}
+    assert again.pending() == [wanted]
+    again.keep(0, "case.toml", frozenset({"pair a, b"}))
+    assert again.pending() == []
+    assert again.covered == {"pair a, b"}
     again.close()
 
 
@@ -194,26 +216,27 @@ def test_a_campaign_needs_an_end(capsys: pytest.CaptureFixture[str]):
     assert "--for" in capsys.readouterr().err
 
 
-def test_a_compiler_that_breaks_is_counted_and_named(tmp_path: Path, compiler: Compiler):
-    broken = tmp_path / "clang"
-    inner = compiler.command[0]
-    broken.write_text(
-        "#!/bin/sh\n"
-        'case " $* " in *--target=bpf*__BPF*|*" -E "*|*--version*|*-dM*) ;;\n'
-        '*--target=bpf*" -c "*) echo "LLVM ERROR: planted" >&2; exit 134;; esac\n'
-        f'exec {inner} "$@"\n'
-    )
-    broken.chmod(0o755)
-    made = Compiler((str(broken),), "broken", compiler.version, True, "option")
-    config = BuildConfig("broken", "2", "v4", "hidden")
-    settings = Settings((), (made,), vectors=8, legs=("interp", "jit"))
-    trees = grow.batch_trees(4, 0, 2)
-    seen = list(grow.check_trees(trees, config, settings, grow.Natives({}, {})))
-    assert [check.outcome for _, check, _ in seen] == ["compile_error"] * 2
-    assert all("planted" in check.detail for _, check, _ in seen)
+def test_a_scheduler_is_of_dask(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["grow", "--count", "1", "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "--engine dask" in capsys.readouterr().err
 
 
 def test_no_step_begins_when_the_time_is_over():
-    assert grow.in_time(time.monotonic() - 1, int, "7") == grow.Over()
-    assert grow.in_time(time.monotonic() + 60, int, "7") == 7
-    assert grow.in_time(None, int, "7") == 7
+    assert engine.in_time(time.monotonic() - 1, int, "7") == engine.Over()
+    assert engine.in_time(time.monotonic() + 60, int, "7") == 7
+    assert engine.in_time(None, int, "7") == 7
+
+
+def test_a_fault_of_ours_loses_a_batch_and_a_full_disk_ends_the_campaign(compiler: Compiler):
+    order = Order(3, 2, 4, Settings((), (compiler,)))
+    lost = faulty(order, ZeroDivisionError("planted"), time.monotonic())
+    assert "planted" in lost.lost
+    assert lost.programs == 0
+    with pytest.raises(HarnessError, match="make room"):
+        faulty(order, OSError(28, "No space left on device", "/tmp/x"), time.monotonic())
+
+
+def test_batches_follow_from_their_number(compiler: Compiler):
+    order = Order(3, 2, 4, Settings((), (compiler,)))
+    assert [n for n, _ in batch_trees(order)] == [6, 7]
+    assert batch_trees(order) == batch_trees(order)

@@ -1,0 +1,68 @@
+"""Steps on a Dask cluster: what comes back, and what a worker that dies takes with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.grow import engines
+from harness.model import HarnessError
+from harness.run import Step
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def die_once(mark: str) -> str:
+    path = Path(mark)
+    if not path.exists():
+        path.write_text("")
+        os._exit(1)
+    return "second time"
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def complain() -> None:
+    raise HarnessError("planted: do this")
+
+
+def test_steps_and_what_follows_run_on_a_cluster(tmp_path: Path):
+    results: list[Any] = []
+
+    def finished(result: Any) -> Iterator[Step]:
+        results.append(result)
+        if result == 6:
+            yield Step(double, (100,))
+
+    steps = [
+        Step(double, (3,)),
+        Step(die_once, (str(tmp_path / "mark"),)),
+        Step(die, (), lambda why: f"lost: {why}"),
+    ]
+    engines.dask_work(steps, finished, 2)
+    assert sorted(map(str, results)) == sorted(
+        ["6", "200", "second time", next(str(r) for r in results if "lost" in str(r))]
+    )
+    with pytest.raises(HarnessError, match="planted: do this"):
+        engines.dask_work([Step(complain)], finished, 1)
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engines, "CONNECT", 1)
+    with pytest.raises(HarnessError, match=r"no Dask cluster at tcp://127\.0\.0\.1:9"):
+        engines.dask_work([], lambda _: iter(()), 1, scheduler="tcp://127.0.0.1:9")
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(HarnessError, match=r"pip install 'crosscheck\[dask\]'"):
+        engines.dask_work([], lambda _: iter(()), 1)
