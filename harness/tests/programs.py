@@ -23,7 +23,7 @@ from harness.model import Accepted, LineInfo, MapDef, Program, Rejected, Subprog
 from harness.verifier import Options, verify
 
 # ids in the BTF of every program here
-VOID, LONG, INT, PTR_VOID, WIDE, CTX, PTR_CTX, PTR_LONG, PTR_WIDE = range(9)
+VOID, LONG, INT, PTR_VOID, WIDE, CTX, PTR_CTX, PTR_LONG, PTR_WIDE, SKB, PTR_SKB = range(11)
 _TYPES: tuple[BtfType, ...] = (
     Void(),
     Int("long", 8, 1, bits=64),
@@ -34,6 +34,8 @@ _TYPES: tuple[BtfType, ...] = (
     Ptr(CTX),
     Ptr(LONG),
     Ptr(WIDE),
+    Struct("__sk_buff", 192, ()),
+    Ptr(SKB),
 )
 
 HASH = MapDef("hash", 1, 4, 16, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tests.programs import program, text, verdict
+from harness.tests.programs import PTR_SKB, program, text, verdict
 from harness.verifier import Options, verify
 
 HEAD = "r2 = *(u32 *)(r1 + 0); r3 = *(u32 *)(r1 + 4); "  # data, data_end of xdp
@@ -84,6 +84,12 @@ def test_what_a_comparison_makes_safe(head: str, compare: str, where: str, reach
          OUT.format(0, 1, 0)),
         (f"{META}r0 = 0; r3 += 1; r4 = r2; r4 += 8; if r4 > r3 goto +1; r0 = *(u8 *)(r2 + 0)",
          OUT.format(0, 1, 0)),
+        # what changes the packet forgets pointers to it
+        (f"r6 = r1; {HEAD}r0 = 0; r4 = r2; r4 += 8; if r4 > r3 goto +5; r7 = r2; r1 = r6; "
+         "r2 = 0; call bpf_xdp_adjust_head; r0 = *(u8 *)(r7 + 0)",
+         "R7 invalid mem access 'scalar'"),
+        (f"r6 = r1; {HEAD}r0 = 0; r4 = r2; r4 += 8; if r4 > r3 goto +5; r7 = r2; r1 = r6; "
+         "call bpf_xdp_get_buff_len; r0 = *(u8 *)(r7 + 0); r0 = 0", ""),
         # stores, and atomics
         (f"{HEAD}r0 = 0; r4 = r2; r4 += 8; if r4 > r3 goto +1; *(u64 *)(r2 + 0) = r1", ""),
         (f"{HEAD}r0 = 0; r4 = r2; r4 += 8; if r4 > r3 goto +1; lock *(u64 *)(r2 + 0) += r4",
@@ -185,11 +191,12 @@ def test_a_legacy_load_may_end_its_function() -> None:
 def test_a_global_function_that_moves_the_packet() -> None:
     body = """
         r6 = r1
-        r7 = *(u32 *)(r1 + 0)
-        r8 = *(u32 *)(r1 + 4)
+        r7 = *(u32 *)(r1 + 76)
+        r8 = *(u32 *)(r1 + 80)
         r2 = r7
         r2 += 1
         if r2 > r8 goto out
+        r1 = r6
         call f
         r0 = *(u8 *)(r7 + 0)
     out:
@@ -200,5 +207,10 @@ def test_a_global_function_that_moves_the_packet() -> None:
         r0 = 0
         exit
     """
-    still = program(body.format("r0 = 1"), {"f": 0}, type="xdp", linkage={"f": "global"})
-    assert verdict(still) == ""
+    moved = "r2 = 0; call bpf_skb_pull_data".replace("; ", "\n")
+    words = "R7 invalid mem access 'scalar'"
+    for inside, expected in (("r0 = 1", ""), (moved, words)):
+        subject = program(
+            body.format(inside), {"f": [PTR_SKB]}, type="sched_cls", linkage={"f": "global"}
+        )
+        assert verdict(subject) == expected

@@ -242,14 +242,15 @@ _ONLY = {
 }
 _NOT = {("cgroup", "get_retval"): _RESULT, ("cgroup", "set_retval"): _RESULT}
 _NEVER = {"lwt_seg6local": frozenset({39})}       # skb_pull_data, which lwt_out has
-# What an attach type is where nobody says one
-_DEFAULT = {"cgroup_sock": "cgroup_inet_sock_create", "cgroup_skb": "cgroup_inet_ingress"}
+# What an attach type is where nobody says one: 0, or what bpf_prog_load_fixup_attach_type says
+_ZERO = "cgroup_inet_ingress"
+_DEFAULT = {"cgroup_sock": "cgroup_inet_sock_create"}
 # fmt: on
 
 
 def callable_helpers(program: Program) -> dict[int, Prototype] | None:
     """Return what *program* may call, by number; None: not known for its type."""
-    attach = program.attach_type or _DEFAULT.get(program.type, "")
+    attach = program.attach_type or _DEFAULT.get(program.type, _ZERO)
     return _callable(program.type, attach)
 
 
