@@ -11,7 +11,7 @@ from harness.load.sections import DEFINITIONS
 from harness.model import MapDef, Program
 from harness.tests.programs import program, text, verdict
 from harness.verifier.call import _COMPATIBLE
-from harness.verifier.helper_prototypes import PROTOTYPES, VARIANTS
+from harness.verifier.helper_prototypes import PROTOTYPES, VARIANTS, Prototype
 from harness.verifier.helpers import CHAINS, callable_helpers, is_known, prototype, sleeps
 
 FLAGS = {
@@ -42,7 +42,7 @@ def test_every_helper_has_a_prototype() -> None:
 
 
 @pytest.mark.parametrize("proto", [*PROTOTYPES.values(), *VARIANTS.values()], ids=lambda p: p.name)
-def test_words_are_known(proto) -> None:  # type: ignore[no-untyped-def]
+def test_words_are_known(proto: Prototype) -> None:
     sizes = 0
     for index, arg in enumerate(proto.args):
         word, *flags = arg.split("|")
