@@ -382,7 +382,10 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
         return False
     if old.preempt_locks != cur.preempt_locks:
         return False
-    if old.miss_slot >= 0 and exact != EXACT and _misses_again(old, cur, exact):
+    if exact != EXACT and (
+        (old.miss_reg >= 0 and _register_misses_again(old, cur, exact))
+        or (old.miss_slot >= 0 and _misses_again(old, cur, exact))
+    ):
         return False
     ids = IdMap(env.id_gen)
     if old.refs and not _refs_safe(old.refs, cur.refs, ids):
@@ -406,6 +409,7 @@ def states_equal(env: Env, old: Checkpoint, cur: State, exact: int) -> bool:
                 if a is b and not a.id and exact != EXACT:
                     continue
                 if not _safe(a, b, precise >> index & 1, ids, exact):
+                    old.miss_reg_frame, old.miss_reg = number, index
                     return False
         if mine.stack:
             missed = _stack_safe(mine, theirs, old.precise_slots[number], ids, exact)
@@ -430,6 +434,17 @@ def _refs_safe(old: tuple[Ref, ...], cur: tuple[Ref, ...], ids: IdMap) -> bool:
         elif mine.link is not theirs.link and mine.link != theirs.link:
             return False
     return True
+
+
+def _register_misses_again(old: Checkpoint, cur: State, exact: int) -> bool:
+    """Say whether the register that was not safe the last time is not safe now either."""
+    number, index = old.miss_reg_frame, old.miss_reg
+    mine, theirs = old.frames[number].regs[index], cur.frames[number].regs[index]
+    if mine.type != theirs.type:
+        return True
+    if mine.type != SCALAR or (exact == NOT_EXACT and not old.precise_regs[number] >> index & 1):
+        return False
+    return not is_subset(mine.num, theirs.num)
 
 
 def _misses_again(old: Checkpoint, cur: State, exact: int) -> bool:

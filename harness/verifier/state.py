@@ -401,6 +401,8 @@ class Checkpoint(State):
         "hits",
         "in_free_list",
         "miss_frame",
+        "miss_reg",
+        "miss_reg_frame",
         "miss_slot",
         "misses",
         "precise_args",
@@ -419,5 +421,7 @@ class Checkpoint(State):
         self.in_free_list = False
         self.miss_frame = 0  # where a comparison failed last
         self.miss_slot = -1
+        self.miss_reg_frame = 0
+        self.miss_reg = -1
         self.callchain: tuple[int, ...] | None = None  # call sites and the loop it is in
         self.equal: Checkpoint | None = None  # of a back edge: the state it reached
