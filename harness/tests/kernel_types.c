@@ -116,6 +116,7 @@ struct bpf_cpumask *bpf_cpumask_create(void) { return 0; }
 void bpf_cpumask_release(struct bpf_cpumask *cpumask) {}
 int bpf_copy_from_user_str(void *dst, unsigned dst__sz, const void *src__ign, u64 flags)
 { return 0; }
+int bpf_xdp_metadata_rx_hash(const void *ctx, unsigned *hash) { return 0; }
 void __bpf_trap(void) {}
 void bpf_unlisted(void) {}
 long bpf_stream_vprintk(int stream_id, const char *fmt__str, const void *args, unsigned len__sz)

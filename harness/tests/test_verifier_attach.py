@@ -130,3 +130,31 @@ def test_the_log_names_the_type_of_an_argument(kernel: LazyBtf) -> None:
 def test_without_the_kernels_types_nothing_is_known() -> None:
     why = judge(program("lsm/file_open", OK), None)[0]
     assert why.startswith("unknown: what a program of type lsm attaches to (no kernel BTF: fetch")
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "expected"),
+    [
+        ("lsm.s/file_open", "r1 = *(u64 *)(r1 + 0)\nr2 = r10\nr2 += -8\n*(u64 *)(r2 + 0) = 0\nr3 = 8\ncall 147",
+         "accept"),
+        ("lsm/task_free", "r1 = *(u64 *)(r1 + 0)\nr2 = 0\nr3 = 0\ncall 147",
+         "helper call is not allowed in probe"),
+        ("fentry/vfs_read", "r1 = *(u64 *)(r1 + 0)\nr2 = 0\nr3 = 0\ncall 147",
+         "helper call is not allowed in probe"),
+        ("lsm_cgroup/socket_create", "r1 = -1\ncall 187", "accept"),
+        ("lsm_cgroup/socket_create", "r1 = 1\ncall 187",
+         "At bpf_set_retval the register R1 has smin=1 smax=1 should have been in [-4095, 0]"),
+        ("lsm_cgroup/sk_free_security", "r1 = -1\ncall 187",
+         "BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!"),
+        ("lsm_cgroup/socket_create", "r2 = 0\nr3 = 0\nr4 = 0\nr5 = 0\ncall 49",
+         "program of this type cannot use helper bpf_setsockopt#49"),
+    ],
+)  # fmt: skip
+def test_helpers_by_hook(section: str, text: str, expected: str, kernel: LazyBtf) -> None:
+    made = program(section, f"{text}\nr0 = 1\nexit" if "cgroup" in section else f"{text}\n{OK}")
+    assert judge(made, kernel)[0] == expected
+
+
+def test_a_function_of_a_device_needs_one(kernel: LazyBtf) -> None:
+    made = program("xdp", f"call kfunc#0\n{OK}", "bpf_xdp_metadata_rx_hash")
+    assert judge(made, kernel)[0] == "metadata kfuncs require device-bound program"

@@ -323,6 +323,28 @@ def _trusted(target: Target) -> bool:
     return target.attach_type in ("trace_raw_tp", "trace_iter")
 
 
+def allows(env: Env, number: int) -> bool | None:
+    """Say whether a helper may be called where the program attaches; None: it does not ask.
+
+    ``bpf_d_path_allowed``, ``bpf_ima_inode_hash_allowed``, and the socket options of
+    ``bpf_lsm_func_proto``.
+    """
+    target = env.target
+    sleepable = target is not None and target.hook in facts.SLEEPABLE_HOOKS
+    match number:
+        case 147:  # d_path
+            if target is None:
+                return False
+            if target.attach_type == "trace_iter":
+                return True
+            return sleepable if target.hook else target.name in facts.D_PATH
+        case 161 | 193:  # ima_inode_hash, ima_file_hash
+            return sleepable
+        case 49 | 57 if target is not None and target.hook:  # setsockopt, getsockopt
+            return target.hook in facts.SOCKOPT_HOOKS
+    return None
+
+
 # --- results --------------------------------------------------------------------------------
 
 

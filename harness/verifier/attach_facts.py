@@ -45,6 +45,15 @@ UNTRUSTED_HOOKS = _names(
 BOOLEAN_HOOKS = _names(
     "xfrm_state_pol_flow_match audit_rule_known inode_xattr_skipcap"
 )
+# Hooks in which bpf_setsockopt may be called: with the socket locked, or not yet in use
+SOCKOPT_HOOKS = _names(
+    "sock_graft inet_csk_clone inet_conn_established socket_post_create socket_socketpair"
+)
+# Functions in which bpf_d_path may be called      btf_allowlist_d_path
+D_PATH = _names(
+    "security_file_permission security_inode_getattr security_file_open security_path_truncate "
+    "vfs_truncate vfs_fallocate dentry_open vfs_getattr filp_close"
+)
 # Functions of such a name that are no hooks
 NO_HOOKS = _names(
     "get_retval_range find_cgroup_shim is_sleepable_hook has_d_inode_locked verify_prog "

@@ -10,6 +10,7 @@ from harness.isa.insn import Call, LoadPacket
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.model import MapDef
 from harness.verifier import (
+    attach,
     btf_pointer,
     context,
     kptrs,
@@ -429,17 +430,16 @@ def _check_allowed(env: Env, number: int) -> None:
     """Ask what a helper itself asks of a program (``allowed`` of its prototype)."""
     program = env.program
     if number in (107, 108) and program.type in ("tracing", "syscall"):
-        attach = program.attach_type  # bpf_sk_storage_tracing_allowed
-        fine = attach in ("trace_iter", "trace_raw_tp") or (
-            attach in ("trace_fentry", "trace_fexit")
+        kind = program.attach_type  # bpf_sk_storage_tracing_allowed
+        fine = kind in ("trace_iter", "trace_raw_tp") or (
+            kind in ("trace_fentry", "trace_fexit")
             and not program.attach.startswith("bpf_sk_storage")
         )
-    elif number == 147 and (program.type == "syscall" or program.attach_type == "trace_iter"):
-        fine = program.type != "syscall"  # bpf_d_path_allowed
-    elif number in (147, 161, 193):  # ima_inode_hash, ima_file_hash
-        raise NotModelled(f"where {helper_name(number)} is allowed")
     else:
-        return
+        answer = attach.allows(env, number)
+        if answer is False and number in (49, 57):
+            env.refuse(f"program of this type cannot use helper {helper_name(number)}#{number}")
+        fine = answer is not False
     if not fine:
         env.refuse("helper call is not allowed in probe")
 
@@ -518,8 +518,10 @@ def _integer(env: Env, number: int, meta: Meta) -> Reg:
         case 8:  # get_smp_processor_id
             return Reg(SCALAR, Scalar.from_urange(0, _CPUS - 1))
         case 186:  # get_retval
+            if env.program.type == "lsm" and not env.target.proto.returns:
+                return UNKNOWN_REG
             low, high = _errors(env)
-            if high == 0:
+            if high <= 1:
                 return Reg(SCALAR, Scalar.from_srange(low, high))
     return UNKNOWN_REG
 
@@ -528,7 +530,10 @@ def _errors(env: Env) -> tuple[int, int]:
     """Return what a cgroup program may make of the result of a system call."""
     program = env.program
     if program.type == "lsm":
-        raise NotModelled("the result of an LSM hook")
+        found = attach.hook_range(env.target)
+        if found is None:
+            env.refuse("BPF_LSM_CGROUP that attach to void LSM hooks can't modify return value!")
+        return found
     if program.type == "cgroup_sockopt" and program.attach_type == "cgroup_getsockopt":
         return -(1 << 31), (1 << 31) - 1
     return -_MAX_ERRNO, 0
@@ -539,7 +544,7 @@ def _set_retval(env: Env, reg: Reg) -> None:
     if reg.type != SCALAR:
         env.refuse("R1 is not a scalar")
     allowed = _errors(env)
-    if allowed[1]:
+    if allowed[1] > 1:
         return
     mark_register(env, 1)
     if not (allowed[0] <= reg.num.s32_min and reg.num.s32_max <= allowed[1]):

@@ -546,6 +546,11 @@ def flags_of(name: str, program: Program) -> int | None:
     return None
 
 
+def is_metadata(name: str) -> bool:
+    """Say whether only programs bound to a device may call it (``bpf_dev_bound_kfunc_id``)."""
+    return any(found.filter == "dev_bound" for found in _BY_NAME.get(name, ()))
+
+
 def may_call(name: str, program: Program) -> bool | None:
     """Say whether *program* may call a function (``btf_kfunc_is_allowed``); None: not known."""
     hook = HOOKS.get(program.type, "none")

@@ -134,6 +134,8 @@ def _add(env: Env, insn: Call) -> None:
     if in_kernel:
         flags = table.flags_of(name, env.program) or 0
         allowed = table.may_call(name, env.program)
+        if table.is_metadata(name):
+            raise Refused("metadata kfuncs require device-bound program")
     if flags & table.IMPLICIT_ARGS:
         whole = btf.find(name + "_impl", Func)
         found_proto = btf.prototype(whole) if whole is not None else None
