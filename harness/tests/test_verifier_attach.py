@@ -135,7 +135,8 @@ def test_without_the_kernels_types_nothing_is_known() -> None:
 @pytest.mark.parametrize(
     ("section", "text", "expected"),
     [
-        ("lsm.s/file_open", "r1 = *(u64 *)(r1 + 0)\nr2 = r10\nr2 += -8\n*(u64 *)(r2 + 0) = 0\nr3 = 8\ncall 147",
+        ("lsm.s/file_open", "r1 = *(u64 *)(r1 + 0)\nr2 = r10\nr2 += -8\n*(u64 *)(r2 + 0) = 0\n"
+         "r3 = 8\ncall 147",
          "accept"),
         ("lsm/task_free", "r1 = *(u64 *)(r1 + 0)\nr2 = 0\nr3 = 0\ncall 147",
          "helper call is not allowed in probe"),

@@ -287,9 +287,8 @@ def is_known(program: Program, number: int) -> bool:
     table = callable_helpers(program)
     if table is None:
         return False
-    if program.attach_type == "trace_iter" and number not in table:
-        return False  # what is iterated over may bring helpers of its own
-    return program.type != "lsm" or number not in (49, 57)  # setsockopt: it depends on the hook
+    # what is iterated over may bring helpers of its own
+    return program.attach_type != "trace_iter" or number in table
 
 
 def sleeps(program: Program, number: int) -> bool:
