@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.compare import agree
 from harness.model import BuildConfig, Unknown
 from harness.pipeline import Plan
 from harness.toolchain import Compiler
 from harness.triage.classify import shape
-from harness.triage.experiments import Bench, Built, Subject
-from harness.triage.facts import Diagnosis, Facts
+from harness.triage.experiments import Bench, Built
+from harness.triage.facts import WRONG_CODE, Diagnosis, Facts, consensus
 from harness.triage.judge import judge
 
 # fmt: off
@@ -48,7 +49,11 @@ class Bisection:
     first_bad: str = ""
     step: Step | None = None
     step_why: str = ""  # why there is none
+    ir: str = ""  # whether the IR that the passes end in is right
     machine: tuple[str, ...] = ()  # passes of code generation that changed the function
+    selected: str = ""  # the function as instruction selection leaves it
+    function: str = ""  # which
+    innocent: bool = False  # the passes over IR are: what they end in is right
     hand_over: str = ""  # whether the fault is in the object but not in the assembly
 
 
@@ -82,20 +87,26 @@ def alike(facts: Facts, built: Built, diagnosis: Diagnosis) -> bool:
 
 
 def bisect(
-    bench: Bench, subject: Subject, facts: Facts, diagnosis: Diagnosis, *, passes: bool = True
+    bench: Bench,
+    facts: Facts,
+    diagnosis: Diagnosis,
+    *,
+    function: str = "",
+    passes: bool = True,
 ) -> Bisection:
-    """Narrow *diagnosis* of *subject* down; *facts* are of the same subject."""
+    """Narrow *diagnosis* of *facts* down; *function* has the wrong instruction."""
+    config = facts.subject.config
     bad = bad_like(bench, facts, diagnosis)
-    axes = {n: _axis(bad, facts, subject.config, key, values) for n, key, values in AXES}
-    told, good, first = _compilers(bench, bad, facts, subject.config)
+    axes = {n: _axis(bad, facts, config, key, values) for n, key, values in AXES}
+    told, good, first = _compilers(bench, bad, facts, config)
     found = Bisection(axes, told, good, first)
     if not passes:
         return replace(found, step_why="not asked for")
-    text = bench.build(facts.planned, subject.config, through_text=True)
     if facts.mismatch is not None or facts.btf_damaged:
         hand_over = "the object is not what the assembly says: the step is writing the object"
         why = "the passes are innocent: the assembly they end in is another"
         return replace(found, hand_over=hand_over, step_why=why)
+    text = facts.through_text or bench.build(facts.planned, config, through_text=True)
     if text.program is None:
         hand_over = f"the assembly does not assemble: {text.why}"
     elif alike(facts, text, diagnosis):
@@ -104,12 +115,42 @@ def bisect(
         hand_over = "the assembly is right, the object is wrong: the step is writing the object"
         why = "the passes are innocent: the assembly they end in is right"
         return replace(found, hand_over=hand_over, step_why=why)
-    step = _passes(bench, bad, facts, subject.config)
     found = replace(found, hand_over=hand_over)
+    step = _passes(bench, bad, facts, config)
     if isinstance(step, Unknown):
-        machine = _machine(bench, facts.planned, subject)
-        return replace(found, step_why=step.why, machine=machine)
-    return replace(found, step=step)
+        found = replace(found, step_why=step.why)
+    else:
+        found = replace(found, step=step)
+    if diagnosis.cause != WRONG_CODE:
+        return found
+    right, told = _ir(bench, facts, diagnosis)
+    if right is not False:
+        function = function or facts.subject.function
+        machine, selected = _machine(bench, facts, function)
+        found = replace(found, machine=machine, selected=selected, function=function)
+    return replace(found, ir=told, innocent=right is True)
+
+
+def _ir(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> tuple[bool | None, str]:
+    """Return whether the optimised IR of the build is right, and that for people."""
+    outcomes = bench.optimised(facts.planned, facts.subject.config)
+    if isinstance(outcomes, Unknown):
+        return None, f"the optimised IR could not be run on x86-64: {outcomes.why}"
+    truth = consensus({**facts.natives, **facts.gccs}, facts.mask, len(facts.vectors))
+    vectors = list(facts.vectors)
+    number = vectors.index(diagnosis.vector) if diagnosis.vector in vectors else 0
+    right = truth[number]
+    if right is None:
+        return None, "the optimised IR has nothing to be compared with"
+    if agree(outcomes[number], right, facts.mask):
+        return True, (
+            "the optimised IR of this build, compiled for x86-64, returns the expected result: "
+            "the fault is in the code generation for BPF"
+        )
+    return False, (
+        "the optimised IR of this build, compiled for x86-64, returns the wrong result, too: the "
+        "fault is in the passes over IR"
+    )
 
 
 def _axis(bad: Bad, facts: Facts, config: BuildConfig, field: str, values: Sequence[str]) -> str:
@@ -172,27 +213,30 @@ def _limit(number: int) -> list[str]:
     return ["-mllvm", f"-opt-bisect-limit={number}"]
 
 
-def _machine(bench: Bench, planned: Plan, subject: Subject) -> tuple[str, ...]:
-    """Return the passes from instruction selection on that changed the function, in order."""
+def _machine(bench: Bench, facts: Facts, function: str) -> tuple[tuple[str, ...], str]:
+    """Return which passes from instruction selection on change *function*, and what that made."""
     made = bench.compile(
-        planned,
-        subject.config,
+        facts.planned,
+        facts.subject.config,
         [
             *("-S", "-g0", "-mllvm", "-print-after-all"),
-            *("-mllvm", f"-filter-print-funcs={subject.function}"),
+            *("-mllvm", f"-filter-print-funcs={function}"),
         ],
         cache=False,
     )
     parts = _BANNER.split(made.diagnostics)
-    changed, before = [], ""
+    changed, before, selected = [], "", ""
     for name, text in zip(parts[1::2], parts[2::2], strict=False):
-        machine = "# Machine code for function" in text
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        if machine and body != before:
+        if "# Machine code for function" not in text:
+            continue
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        body = "\n".join(re.sub(r"^\d+B", "", line).lstrip() for line in lines)
+        if body != before:
             changed.append(name)
-        if machine:
-            before = body
-    return tuple(changed)
+        before = body
+        if "finalize-isel" in name or not selected:
+            selected = "\n".join(lines)
+    return tuple(changed), selected
 
 
 def difference(step: Step, most: int = 40) -> str:

@@ -35,6 +35,7 @@ from harness.triage.facts import (
     verdict_text,
 )
 from harness.triage.judge import judge
+from harness.triage.linux import image_difference
 
 NATIVE_LEVELS = (0, 1, 2, 3)
 GCC_LEVELS = ("0", "2")
@@ -314,13 +315,18 @@ def _text(bench: Bench, facts: Facts) -> None:
 
 def _kernel(facts: Facts, kernel: Kernel | None) -> None:
     if kernel is None or facts.built.program is None:
-        facts.note("a real Linux", "not asked")
+        facts.note("a real Linux", "not asked" if kernel is None else "there is no program to ask")
         return
-    facts.kernel = kernel(facts.built.program, facts.vectors)
-    verdict, outcomes = facts.kernel
-    facts.note("a real Linux: verdict", verdict_text(verdict))
-    if outcomes:
-        words = _groups({**facts.natives, **facts.legs, "kernel": outcomes}, facts.mask)
+    facts.kernel = linux = kernel(facts.built.program, facts.vectors)
+    ours = verdict_text(facts.built.verdict)
+    theirs = verdict_text(linux.verdict)
+    words = f"{theirs}; ours: the same" if ours == theirs else f"{theirs}; ours: {ours}"
+    facts.note("a real Linux: verdict", words)
+    if linux.images:
+        apart = image_difference(facts.built.program, linux.images)
+        facts.note("a real Linux: image against ours", apart or "the same, but for addresses")
+    if linux.outcomes and any(not isinstance(o, Unknown) for o in linux.outcomes):
+        words = _groups({**facts.natives, **facts.legs, "kernel": linux.outcomes}, facts.mask)
         facts.note("a real Linux: results", words)
 
 

@@ -35,6 +35,8 @@ from harness.source import driver
 from harness.source.layout import Layout
 from harness.toolchain import Compiler, CompileResult, run_compiler
 
+_TRIPLE = "x86_64-unknown-linux-gnu"
+_LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 GCC_TIMEOUT = 30.0  # seconds
 # What a compiler sees of undefined behaviour, and what shortened text tends to have of it.
 STRICT = tuple(
@@ -269,6 +271,33 @@ class Bench:
             return [Unknown(result.why) for _ in levels]
         modules = native.build(result.output.decode(errors="replace"), levels)
         return [self._run_native(planned, modules[level]) for level in levels]
+
+    def optimised(
+        self, planned: Plan, config: BuildConfig, extra: Sequence[str] = ()
+    ) -> Sequence[Outcome] | Unknown:
+        """Return what the IR that a BPF build ends in does, with x86-64 code made of it."""
+        arguments = ["-S", "-emit-llvm", "-g0", *extra]
+        made = self.compile(planned, config, arguments)
+        if made.output is None:
+            return Unknown(made.why)
+        text = made.output.decode(errors="replace")
+        text = re.sub(r"(?m)^target datalayout = .*$", f'target datalayout = "{_LAYOUT}"', text)
+        text = re.sub(r"(?m)^target triple = .*$", f'target triple = "{_TRIPLE}"', text)
+        text = re.sub(r'"(target-cpu|target-features|tune-cpu)"="[^"]*"', "", text)
+        path = self.path.with_suffix(".ll")
+        path.write_text(text)
+        plain = [f"--target={_TRIPLE}", "-fPIE", "-fcf-protection=none", "-O0", "-w", "-c"]
+        result = run_compiler(
+            self.settings.front_end, [*plain, "-x", "ir", path.name], cwd=path.parent, cache=False
+        )
+        if result.output is None:
+            return Unknown(result.why)
+        entry = driver.entry(place_of(planned).signature.name)
+        try:
+            module = load_native(result.output, frozenset({entry}))
+        except (UnlinkableError, StopIteration, ValueError) as error:
+            return Unknown(f"x86-64: {error}")
+        return self._run_native(planned, module)
 
     def gcc(self, planned: Plan, compiler: Compiler, level: str) -> Sequence[Outcome] | Unknown:
         """Return what GCC's code does, in the same cage."""

@@ -43,8 +43,18 @@ CERTAIN, HIGH, MEDIUM, LOW = "certain", "high", "medium", "low"
 
 NO_MASK = Mask(b"")
 
-Kernel = Callable[[Program, Sequence[Vector]], tuple[Verdict, Sequence[Outcome]]]
-"""What a real Linux says to a program, and does on vectors."""
+
+@dataclass(frozen=True, slots=True)
+class Linux:
+    """What a real Linux says to a program, and does with it."""
+
+    verdict: Verdict
+    outcomes: Sequence[Outcome] = ()  # one for each vector
+    images: tuple[tuple[str, bytes], ...] = ()  # name and code of each function
+
+
+Kernel = Callable[[Program, Sequence[Vector]], Linux]
+"""A real Linux that can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ class Facts:
     mismatch: Mismatch | None = None  # an instruction that the assembly has otherwise
     btf_damaged: bool = False  # the object's BTF is not what the assembly has
     others: Mapping[BuildConfig, Built] = field(default_factory=dict)
-    kernel: tuple[Verdict, Sequence[Outcome]] | None = None
+    kernel: Linux | None = None
     log: list[Experiment] = field(default_factory=list)
 
     def note(self, name: str, result: str) -> None:

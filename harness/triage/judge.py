@@ -49,7 +49,6 @@ from harness.triage.facts import (
     consensus,
     rightness,
     same_behaviour,
-    verdict_text,
 )
 
 
@@ -105,22 +104,21 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
     message = verdict.message
     if expected == message:
         return Diagnosis(AGREES, "it is refused, as it must be", HIGH)
-    if facts.kernel is not None and not isinstance(facts.kernel[0], Unknown):
-        linux = facts.kernel[0]
-        if isinstance(linux, Accepted):
-            detail = f"refuses what Linux accepts: {message}"
-            return Diagnosis(VERIFIER, detail, CERTAIN)
-        if isinstance(linux, Rejected) and linux.message == message:
+    if facts.kernel is not None and isinstance(facts.kernel.verdict, Accepted):
+        return _refused_alone(facts, message)
+    if _damaged(facts):
+        return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
+    if facts.kernel is not None and isinstance(facts.kernel.verdict, Rejected):
+        linux = facts.kernel.verdict
+        if linux.message == message:
             return Diagnosis(REFUSED, message, CERTAIN)
-        detail = f"says {message!r} where Linux says {verdict_text(linux)}"
+        detail = f"says {message!r} where Linux says {linux.message!r}"
         return Diagnosis(VERIFIER, detail, HIGH)
     program = facts.built.program
     assert program is not None
     wanted = rules.rule_of(expected) if expected else None
     if wanted is not None and any(b.rule == wanted for b in rules.broken(program)):
         return Diagnosis(VERIFIER, f"says {message!r} where it must say {expected!r}", HIGH)
-    if _damaged(facts):
-        return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
     wrong_btf = validate(program.btf) if program.btf is not None else None
     if wrong_btf is not None:
         facts.note("the BTF, which Linux checks as a whole", f"refused: {wrong_btf}")
@@ -142,6 +140,20 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
     if _undefined_matters(facts):
         return _undefined_source(facts, MEDIUM)
     return _second_thoughts(facts, message)
+
+
+def _refused_alone(facts: Facts, message: str) -> Diagnosis:
+    """Judge what Linux accepts and our verifier refuses."""
+    program = facts.built.program
+    assert program is not None
+    detail = f"refuses what Linux accepts: {message}"
+    rule = _rule_of(message)
+    here = [b for b in rules.broken(program) if b.rule == rule]
+    if rule is not None and here:
+        words = "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3])
+        facts.note(f"the rule {rule!r} again, as data flow", words)
+        return Diagnosis(VERIFIER, detail, MEDIUM, suspects=(LINUX_VERIFIER,))
+    return Diagnosis(VERIFIER, detail, CERTAIN)
 
 
 def _undefined_matters(facts: Facts) -> bool:
@@ -221,16 +233,44 @@ def _results(facts: Facts) -> Diagnosis:
 
 
 def _linux(facts: Facts) -> Diagnosis | None:
-    if facts.kernel is None:
+    """Judge a program that nobody here has anything against: perhaps Linux has."""
+    linux, program = facts.kernel, facts.built.program
+    if linux is None or program is None:
         return None
-    verdict, outcomes = facts.kernel
-    if isinstance(verdict, Rejected):
-        detail = f"accepts what Linux refuses: {verdict.message}"
-        return Diagnosis(VERIFIER, detail, HIGH, suspects=(LINUX_VERIFIER,))
-    jit = facts.legs.get("jit")
-    if jit is not None and outcomes and differing(jit, outcomes, facts.mask):
-        return Diagnosis(LINUX_JIT, "its results differ from every other leg", HIGH)
-    return None
+    if isinstance(linux.verdict, Rejected):
+        return _accepted_alone(facts, linux.verdict.message)
+    if not linux.outcomes:
+        return None
+    apart = {
+        name: differing(leg, linux.outcomes, facts.mask)
+        for name, leg in {**facts.natives, **facts.gccs, **facts.legs}.items()
+    }
+    numbers = sorted(set().union(*apart.values()))
+    if not numbers:
+        return None
+    against = [name for name, found in apart.items() if found]
+    detail = "its results differ from every other leg"
+    if len(against) < len(apart):
+        detail = f"its results differ from {', '.join(against)}"
+    confidence = HIGH if len(against) >= 3 else MEDIUM
+    return Diagnosis(LINUX_JIT, detail, confidence, vector=facts.vectors[numbers[0]])
+
+
+def _accepted_alone(facts: Facts, message: str) -> Diagnosis:
+    """Judge what our verifier accepts and Linux refuses with *message*."""
+    program = facts.built.program
+    assert program is not None
+    detail = f"accepts what Linux refuses: {message}"
+    rule = _rule_of(message)
+    if rule is None:
+        return Diagnosis(VERIFIER, detail, MEDIUM, suspects=(LINUX_VERIFIER,))
+    here = [b for b in rules.broken(program) if b.rule == rule]
+    words = "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3]) or "not broken on any path"
+    facts.note(f"the rule {rule!r} again, as data flow", words)
+    if here:
+        return Diagnosis(VERIFIER, detail, HIGH)
+    detail = f"refuses wrongly: {message}; the rule is not broken on any path"
+    return Diagnosis(LINUX_VERIFIER, detail, MEDIUM, suspects=(VERIFIER,))
 
 
 def _blame(facts: Facts) -> Diagnosis:
@@ -282,6 +322,13 @@ def _wrong_code(facts: Facts, wrong: Sequence[int], *, backed: bool) -> Diagnosi
     vector = facts.vectors[wrong[0]]
     if not facts.others:  # the quick look of a reduction
         return Diagnosis(WRONG_CODE, detail, LOW, vector=vector)
+    linux = facts.kernel.outcomes if facts.kernel is not None else ()
+    ours = facts.legs.get("jit") or facts.legs["interp"]
+    witness = same_on(linux, ours, facts.mask, wrong) if linux else None
+    if witness is False:
+        detail = "Linux runs the same object otherwise than our legs"
+        suspects = ("our loader", JIT, INTERPRETER, LINUX_JIT)
+        return Diagnosis(UNDECIDED, detail, LOW, suspects=suspects, vector=vector)
     rights = [c for c, b in facts.others.items() if rightness(facts, b) == RIGHT]
     text = facts.through_text
     if facts.mismatch is not None:
@@ -290,8 +337,9 @@ def _wrong_code(facts: Facts, wrong: Sequence[int], *, backed: bool) -> Diagnosi
     if text is not None and text.code != facts.built.code and rightness(facts, text) == RIGHT:
         facts.note("which step", "the assembly is right: the object is written wrongly")
         return Diagnosis(WRONG_CODE, detail, CERTAIN if backed else HIGH, vector=vector)
-    if rights:
-        return Diagnosis(WRONG_CODE, detail, HIGH, vector=vector)
+    if rights or witness:
+        sure = CERTAIN if rights and witness else HIGH
+        return Diagnosis(WRONG_CODE, detail, sure, vector=vector)
     # every build is wrong alike: clang, or what all builds share on our side
     confidence = MEDIUM if backed else LOW
     return Diagnosis(WRONG_CODE, detail, confidence, vector=vector)
@@ -337,8 +385,8 @@ def _interp_or_jit(
 ) -> Diagnosis:
     mask = facts.mask
     judges = {**facts.natives, **facts.gccs}
-    if facts.kernel is not None and facts.kernel[1]:
-        judges["kernel"] = facts.kernel[1]
+    if facts.kernel is not None and facts.kernel.outcomes:
+        judges["kernel"] = facts.kernel.outcomes
     truth = consensus(judges, mask, len(facts.vectors))
     told = [n for n in numbers if truth[n] is not None]
     interp_right = bool(told) and all(_agrees(interp, truth, n, mask) for n in told)

@@ -12,13 +12,14 @@ from html import escape
 from harness.isa.disasm import format_insn
 from harness.isa.insn import High
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
-from harness.model import Program
+from harness.model import Program, Subprogram
 from harness.source.layout import Layout
 from harness.source.signature import size_of
 from harness.triage import bisect as narrowing
-from harness.triage import report
+from harness.triage import passing, report
 from harness.triage.facts import AGREES, UNDECIDED, Diagnosis
-from harness.triage.lockstep import Lockstep, Value, x86_lines
+from harness.triage.lockstep import Lockstep, Value, slots, value_text, x86_lines
+from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
 
 TRACE = 40  # moments shown before and after the place where the executions part
@@ -61,17 +62,16 @@ def page(result: Triage) -> str:
     name = escape(report.title(result))
     parts = [f"<h1>{name}</h1>", _verdict(result.diagnosis), _sentence(report.summary(result))]
     parts += _sides(result)
+    parts += _maps(result)
     if result.facts.planned.layouts:
-        place = result.facts.planned.layouts[0]
-        parts += ["<h2>Where the arguments are</h2>", argument_map(place)]
-        parts += _values(result, place)
+        parts += _values(result, result.facts.planned.layouts[0])
     parts += _trace(result)
     parts += _bisection(result)
     parts += ["<h2>Experiments</h2>", _experiments(result.diagnosis)]
-    parts += ["<h2>To see it</h2>", f"<pre>{escape(chr(10).join(report.commands(result)))}</pre>"]
+    parts += ["<h2>To see it</h2>", f"<pre>{escape(chr(10).join(commands(result)))}</pre>"]
     parts += [
         "<details><summary>repro.c</summary>",
-        f"<pre>{escape(report.standalone(result))}</pre></details>",
+        f"<pre>{escape(standalone(result))}</pre></details>",
     ]
     versions = ", ".join(f"clang {c.version}" for c in result.compilers)
     parts.append(f"<p>{escape(versions)}</p>")
@@ -111,13 +111,15 @@ Row = tuple[str, str, int | None, str]  # number, text, line of C, class
 
 def _sides(result: Triage) -> list[str]:
     lines = enumerate(result.subject.c.splitlines(), 1)
-    sides: list[tuple[str, list[Row]]] = [("C", [(str(n), text, n, "") for n, text in lines])]
     program = result.facts.built.program
+    at = _source_lines(program).get(result.wrong) if program and result.wrong is not None else None
+    rows: list[Row] = [(str(n), text, n, "wrong" if n == at else "") for n, text in lines]
+    sides: list[tuple[str, list[Row]]] = [("C", rows)]
     if program is not None:
         sides.append(("BPF", _bpf(program, result.wrong)))
         sides.append(("our x86-64 (JIT)", _x86(program, result.wrong)))
     if result.native:
-        rows: list[Row] = [(f"{n.offset:x}", n.text, n.line, "") for n in result.native]
+        rows = [(f"{n.offset:x}", n.text, n.line, "") for n in result.native]
         sides.append(("clang's x86-64, -O2", rows))
     out = ["<h2>Side by side</h2>"]
     if result.wrong_why:
@@ -187,20 +189,19 @@ def _x86(program: Program, wrong: int | None) -> list[Row]:
 X86_REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 
 
-def places(place: Layout) -> list[tuple[str, str, str, str, str]]:
+def places(parameters: Sequence[tuple[str, int]]) -> list[tuple[str, str, str, str, str]]:
     """Return parameter, caller's BPF place, callee's BPF place, our x86 place, native place.
 
-    One row a slot: a struct of more than eight bytes has two. The native place is System
-    V's for integers, which is what the JIT follows.
+    *parameters*: text and bytes of each. One row a slot: a struct of more than eight bytes has
+    two. The native place is System V's for integers, which is what the JIT follows.
     """
     rows = []
     number = 0
-    for parameter in place.signature.parameters:
-        size = size_of(parameter.type)
-        count = 2 if size > SLOT_SIZE and not hasattr(parameter.type, "target") else 1
+    for text, size in parameters:
+        count = 2 if size > SLOT_SIZE else 1
         for part in range(count):
             number += 1
-            name = parameter.text if count == 1 else f"{parameter.text} [{part}]"
+            name = text if count == 1 else f"{text} [{part}]"
             slot = number - REG_ARGS
             if slot <= 0:
                 caller = callee = f"r{number}"
@@ -214,11 +215,63 @@ def places(place: Layout) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def argument_map(place: Layout) -> str:
-    """Return a drawing of which argument sits where on which side, as inline SVG."""
-    rows = places(place)
-    heads = ("parameter", "BPF caller", "BPF callee", "our x86-64", "System V")
-    widths, height, gap = (230, 120, 120, 140, 140), 26, 36
+def _maps(result: Triage) -> list[str]:
+    """Draw the function under test, and what the function of the wrong instruction calls."""
+    program = result.facts.built.program
+    shown = []
+    if result.facts.planned.layouts:
+        place = result.facts.planned.layouts[0]
+        parameters = [
+            (p.text, SLOT_SIZE if hasattr(p.type, "target") else size_of(p.type))
+            for p in place.signature.parameters
+        ]
+        shown.append((place.signature.name, places(parameters)))
+    if program is not None and result.wrong is not None:
+        for index in sorted(report.called(program, program.subprogram_at(result.wrong))):
+            sub = program.subprograms[index]
+            found = _parameters(program, sub)
+            if found and sub.name not in dict(shown):
+                shown.append((sub.name, places(found)))
+    passed = _passed(result)
+    out = ["<h2>Where the arguments are</h2>"] if shown else []
+    for name, rows in shown:
+        out.append(f"<p>{escape(name)}</p>{argument_map(rows, passed.get(name, ()))}")
+    return out
+
+
+def _parameters(program: Program, sub: Subprogram) -> list[tuple[str, int]]:
+    """Return text and bytes of the parameters of *sub*, as BTF has them."""
+    btf = program.btf
+    proto = btf.prototype(sub.type_id) if btf is not None else None
+    if btf is None or proto is None:
+        return []
+    return [
+        (btf.declare(p.type, p.name or f"#{n}"), btf.size_of(p.type) or SLOT_SIZE)
+        for n, p in enumerate(proto.params, 1)
+    ]
+
+
+def _passed(result: Triage) -> dict[str, tuple[Value, ...]]:
+    """Return what each function was last called with, in the interpreter."""
+    program, trace = result.facts.built.program, result.trace
+    if program is None or trace is None:
+        return {}
+    calls = [e for e in passing.events(program, trace.interp) if e.name.startswith("call of ")]
+    return {e.name.removeprefix("call of "): e.values for e in calls}
+
+
+def argument_map(
+    rows: Sequence[tuple[str, str, str, str, str]], passed: Sequence[Value] = ()
+) -> str:
+    """Return a drawing of which argument sits where on which side, as inline SVG.
+
+    *passed*: what the last call passed.
+    """
+    heads: tuple[str, ...] = ("parameter", "BPF caller", "BPF callee", "our x86-64", "System V")
+    widths: tuple[int, ...] = (230, 110, 110, 120, 120)
+    height, gap = 26, 36
+    if passed:
+        heads, widths = (*heads, "passed here"), (*widths, 170)
     starts = [sum(widths[:n]) + gap * n + 4 for n in range(len(widths))]
     total = starts[-1] + widths[-1] + 4
     out = [
@@ -229,9 +282,11 @@ def argument_map(place: Layout) -> str:
         out.append(f'<text class="head" x="{start + 6}" y="17">{escape(head)}</text>')
     for index, row in enumerate(rows):
         top = height * (index + 1) + 4
-        for column, text in enumerate(row):
+        value = passed[index] if index < len(passed) else None
+        cells = (*row, value_text(value) if value is not None else "") if passed else row
+        for column, text in enumerate(cells):
             memory = text.startswith(("r11", "["))
-            kind = "" if column == 0 else "slot" if memory else "reg"
+            kind = "" if column in (0, 5) else "slot" if memory else "reg"
             x, middle = starts[column], top + height / 2 - 2
             out.append(
                 f'<rect class="{kind}" x="{x}" y="{top}" width="{widths[column]}" '
@@ -248,7 +303,7 @@ def _values(result: Triage, place: Layout) -> list[str]:
     rows = report.legs_of(result.facts, result.diagnosis.vector)
     if not rows or result.diagnosis.vector is None:
         return []
-    given = ", ".join(f"{p} = {v}" for p, v in report.inputs(place, result.diagnosis.vector))
+    given = ", ".join(f"{p} = {v}" for p, v in inputs(place, result.diagnosis.vector))
     truth = next((o for name, o in rows if name.startswith("native")), None)
     cells = [(name, report.outcome_text(place, o, truth)) for name, o in rows]
     head = ["<h2>Expected and actual</h2>", f"<p>Input: {escape(given)}</p>"]
@@ -271,18 +326,18 @@ def _trace(result: Triage) -> list[str]:
         return []
     words = "They do not part." if trace.parts_at is None else f"They part {trace.why}."
     head = ["<h2>Trace: interpreter and our image in lockstep</h2>", f"<p>{escape(words)}</p>"]
-    return [*head, _moments(trace, program)]
+    return [*head, _moments(trace, program, result.wrong)]
 
 
-def _moments(trace: Lockstep, program: Program) -> str:
+def _moments(trace: Lockstep, program: Program, wrong: int | None) -> str:
     parts = trace.parts_at if trace.parts_at is not None else 0
     start = max(0, parts - TRACE)
     end = min(max(len(trace.interp), len(trace.jit)), parts + TRACE)
+    native, held = x86_lines(program), slots(program, trace.interp)
     out = [
         "<div class=wide><table class=code><tr><th>step<th>slot<th>instruction<th>"
-        "what changed (interpreter)<th>in the image</tr>"
+        "our x86-64<th>leaves (interpreter)<th>leaves (image), where it differs</tr>"
     ]
-    before: tuple[Value, ...] = ()
     for index in range(start, end):
         left = trace.interp[index] if index < len(trace.interp) else None
         right = trace.jit[index] if index < len(trace.jit) else None
@@ -290,28 +345,32 @@ def _moments(trace: Lockstep, program: Program) -> str:
         if moment is None:
             continue
         changed, other = [], []
-        for register, value in enumerate(moment.values):
-            if value is not None and (not before or before[register] != value):
-                changed.append(f"r{register}={_word(value)}")
-                if left is not None and right is not None and right.values[register] != value:
-                    other.append(f"r{register}={_word(right.values[register])}")
-        if left is not None and right is not None and left.slot != right.slot:
-            other.append(f"goes on at {right.slot}")
-        before = moment.values
+        after = trace.interp[index + 1] if index + 1 < len(trace.interp) else None
+        beside = trace.jit[index + 1] if index + 1 < len(trace.jit) else None
+        for register, value in enumerate(after.values if after else ()):
+            if value is not None and left is not None and left.values[register] != value:
+                changed.append(f"r{register}={value_text(value)}")
+            there = beside.values[register] if beside else value
+            if value is not None and there != value:
+                other.append(f"r{register}={value_text(there)}")
+        if after is not None:
+            before = dict(held[index])
+            now = held[index + 1]
+            changed += [f"[{n}]={value_text(v)}" for n, v in now if before.get(n) != v]
+        if after is not None and beside is not None and after.slot != beside.slot:
+            other.append(f"goes on at {beside.slot}")
         cells = (
             str(index),
             str(moment.slot),
             format_insn(program.insns[moment.slot], slot=moment.slot),
+            "; ".join(native.get(moment.slot, [])),
             " ".join(changed),
             " ".join(other),
         )
-        kind = ' class="parts"' if index == trace.parts_at else ""
+        apart = trace.parts_at is not None and index == trace.parts_at - 1
+        kind = ' class="parts"' if apart or moment.slot == wrong else ""
         out.append(f"<tr{kind}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
     return "".join([*out, "</table></div>"])
-
-
-def _word(value: Value) -> str:
-    return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
 def _bisection(result: Triage) -> list[str]:
@@ -319,12 +378,14 @@ def _bisection(result: Triage) -> list[str]:
     if found is None:
         return []
     rows = [*found.axes.items(), ("compilers", found.compilers)]
-    rows += [("hand-over", found.hand_over)] if found.hand_over else []
-    rows += [("passes", found.step_why)] if found.step_why else []
+    rows += report.steps(found)
     out = ["<h2>Bisection</h2>", _table(("axis", "result"), rows)]
     if found.step is not None:
         out.append(f"<p>First bad pass: <b>{escape(found.step.name)}</b></p>")
         out.append(f"<pre>{escape(narrowing.difference(found.step))}</pre>")
+    if found.selected:
+        out.append(f"<p>{escape(found.function)} as instruction selection leaves it:</p>")
+        out.append(f"<pre>{escape(report.first_lines(found.selected, report.SELECTED))}</pre>")
     return out
 
 

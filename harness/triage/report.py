@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shlex
+from importlib import metadata
+from pathlib import Path
 
 from harness.isa.disasm import format_insn
-from harness.isa.insn import High
+from harness.isa.insn import Call, High
+from harness.isa.targets import function_target
 from harness.model import Outcome, OutOfFuel, Program, Returned, Trapped, Unknown, Vector
-from harness.source import driver
 from harness.source.layout import Layout
+from harness.toolchain.tools import llvmlite_llvm, program_version
 from harness.triage import bisect as narrowing
 from harness.triage.facts import (
     AGREES,
@@ -21,9 +22,11 @@ from harness.triage.facts import (
     WRONG_CODE,
     Facts,
 )
-from harness.triage.lockstep import x86_lines
+from harness.triage.lockstep import Lockstep, slots, value_text, x86_lines
+from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
 
+SELECTED = 60  # lines of machine code shown
 AROUND = 12  # instructions shown on either side of the wrong one
 
 
@@ -71,6 +74,8 @@ def summary(result: Triage) -> str:
         f"Function `{result.subject.function}`, clang {result.target.compiler.version}, "
         f"`-O{config.opt} -mcpu={config.mcpu}`, {config.linkage} linkage.",
     ]
+    if diagnosis.cause == WRONG_CODE:
+        words += _instead(result)
     if diagnosis.suspects:
         words.append(f"Suspects: {', '.join(diagnosis.suspects)}.")
     if result.wrong_why:
@@ -83,77 +88,30 @@ def summary(result: Triage) -> str:
     return " ".join(words)
 
 
-def standalone(result: Triage) -> str:
-    """Return C that needs nothing of ours: the function, its driver and a ``main``."""
-    planned = result.facts.planned
-    if not planned.layouts:
-        return result.subject.c
-    place = planned.layouts[0]
-    vector = result.diagnosis.vector or planned.vectors[result.subject.function][0]
-    text = driver.translation_unit(result.subject.c, (place,), result.subject.config.linkage)
-    text = re.sub(r"(?m)^#line .*\n|^#pragma clang diagnostic .*\n", "", text)
-    text = re.sub(r"#ifdef __bpf__\n#include <crosscheck/kfuncs.h>[^\n]*\n#endif\n", "", text)
-    text = re.sub(r"#if defined\(CROSSCHECK_BPF_H\)[^#]*#endif\n", "", text)
-    size = len(vector)
-    values = ", ".join(f"0x{byte:02x}" for byte in vector)
-    main = f"""\
-#ifndef __bpf__
-#include <stdio.h>
-int main(void)
-{{
-\tstatic unsigned char ctx[{max(size, 1)}] __attribute__((aligned(16))) = {{ {values or 0} }};
-
-\t{driver.entry(result.subject.function)}(ctx);
-\tfor (int i = 0; i < {size}; i++)
-\t\tprintf("%02x", ctx[i]);
-\tprintf("\\n");
-\treturn 0;
-}}
-#endif
-"""
-    return text + main
-
-
-def commands(result: Triage) -> list[str]:
-    """Return the commands that show it, with clang alone."""
-    built = result.facts.built
-    ours = [a for a in built.arguments if "include" not in a and a not in ("-idirafter", "-c")]
-    kept, skip = [], False
-    for argument in ours:
-        if skip:
-            skip = False
-        elif argument == "-x":
-            skip = True
-        else:
-            kept.append(argument)
-    bpf = shlex.join(["clang", *kept, "-c", "repro.c", "-o", "repro.o"])
-    found = [bpf, "llvm-objdump -d repro.o"]
-    if result.facts.planned.layouts:
-        found.append("clang -O0 repro.c -o repro && ./repro   # what the C means")
-    return found
+def _instead(result: Triage) -> list[str]:
+    """Return a sentence on what comes out and what should."""
+    facts, vector = result.facts, result.diagnosis.vector
+    if not facts.planned.layouts or vector is None:
+        return []
+    place = facts.planned.layouts[0]
+    legs = dict(legs_of(facts, vector))
+    truth = next((o for name, o in legs.items() if name.startswith("native")), None)
+    actual = legs.get("interp")
+    if truth is None or actual is None:
+        return []
+    given = ", ".join(f"{path} = {value}" for path, value in inputs(place, vector))
+    wrong, right = outcome_text(place, actual, truth), outcome_text(place, truth, actual)
+    return [f"With `{given}` BPF gives `{wrong}`; `{right}` is right."]
 
 
 def _compile(result: Triage) -> list[str]:
     text = standalone(result)
     return [
         "## To see it",
-        "`repro.c` below is the C above with a program that calls it.",
+        "`repro.c` below is the C above with a BPF program and a `main` that call it.",
         "```sh\n" + "\n".join(commands(result)) + "\n```",
         "<details><summary>repro.c</summary>\n\n```c\n" + text.rstrip() + "\n```\n</details>",
     ]
-
-
-def inputs(place: Layout, vector: Vector) -> list[tuple[str, str]]:
-    """Return path and value of each scalar of *vector*."""
-    whole = int.from_bytes(vector, "little")
-    rows = []
-    for leaf in place.leaves():
-        value = whole >> leaf.bit & (1 << leaf.bits) - 1
-        if leaf.type.signed and value >> leaf.bits - 1:
-            rows.append((leaf.path, str(value - (1 << leaf.bits))))
-        else:
-            rows.append((leaf.path, str(value) if value < 10 else f"{value:#x}"))
-    return rows
 
 
 def outcome_text(place: Layout, outcome: Outcome, other: Outcome | None = None) -> str:
@@ -225,15 +183,31 @@ def listing(program: Program, wrong: int | None, sub: int | None = None) -> list
     return lines
 
 
+def called(program: Program, index: int) -> set[int]:
+    """Return the subprograms that subprogram *index* calls."""
+    sub = program.subprograms[index]
+    starts = {s.start: n for n, s in enumerate(program.subprograms)}
+    found = set()
+    for slot in range(sub.start, sub.end):
+        insn = program.insns[slot]
+        if isinstance(insn, Call) and (target := function_target(insn, slot)) in starts:
+            found.add(starts[target])
+    return found
+
+
 def _code(result: Triage) -> list[str]:
     program = result.facts.built.program
     if program is None:
         why = result.facts.built.why
         return ["## What the compiler says", f"```\n{why}\n```"] if why else []
-    sub = next(
-        (i for i, s in enumerate(program.subprograms) if s.name == result.subject.function), 0
-    )
-    lines = listing(program, result.wrong, sub)
+    subs = [i for i, s in enumerate(program.subprograms) if s.name == result.subject.function]
+    if result.wrong is not None:
+        subs.insert(0, program.subprogram_at(result.wrong))
+        subs += sorted(called(program, subs[0]))
+    lines = []
+    for sub in dict.fromkeys(subs or [0]):
+        here = result.wrong if sub == subs[0] else None
+        lines += listing(program, here, sub)
     parts = ["## The code", "```\n" + "\n".join(lines) + "\n```"]
     if result.wrong_why:
         parts.append(f"{result.wrong_why[:1].upper()}{result.wrong_why[1:]}.")
@@ -256,27 +230,28 @@ def _trace(result: Triage) -> list[str]:
         )
         return ["## Trace", words]
     start = max(0, trace.parts_at - 4)
-    lines = []
+    native, lines = x86_lines(program), []
     for index in range(start, min(trace.parts_at + 2, max(len(trace.interp), len(trace.jit)))):
         for name, moments in (("interp", trace.interp), ("jit", trace.jit)):
             if index >= len(moments):
                 continue
             moment = moments[index]
-            values = " ".join(
-                f"r{n}={v:#x}" if isinstance(v, int) else f"r{n}={v}"
+            values = [
+                f"r{n}={value_text(v)}"
                 for n, v in enumerate(moment.values)
                 if v is not None and not (name == "jit" and _blank(trace, index, n))
-            )
+            ]
+            held = slots(program, moments[: index + 1])[index]
+            values += [f"[{place}]={value_text(v)}" for place, v in held if v is not None]
             text = format_insn(program.insns[moment.slot], slot=moment.slot)
-            lines.append(f"{name:6} {moment.slot:4}: {text:32} {values}")
+            if name == "jit":
+                text = "; ".join(native.get(moment.slot, []))
+            lines.append(f"{name:6} {moment.slot:4}: {text:32} {' '.join(values)}")
     return ["## Trace", f"They part {trace.why}.", "```\n" + "\n".join(lines) + "\n```"]
 
 
-def _blank(trace: object, index: int, register: int) -> bool:
+def _blank(trace: Lockstep, index: int, register: int) -> bool:
     """Return whether the interpreter says that the register holds nothing there."""
-    from harness.triage.lockstep import Lockstep
-
-    assert isinstance(trace, Lockstep)
     return index < len(trace.interp) and trace.interp[index].values[register] is None
 
 
@@ -288,21 +263,36 @@ def _bisection(result: Triage) -> list[str]:
     lines.append(f"- compilers: {found.compilers}")
     if found.first_bad:
         lines.append(f"- first bad: {found.first_bad}; last good: {found.last_good or 'none'}")
-    if found.hand_over:
-        lines.append(f"- hand-over: {found.hand_over}")
-    if found.step_why:
-        lines.append(f"- passes: {found.step_why}")
-    if found.machine:
-        lines.append(f"- passes of code generation that change it: {', '.join(found.machine)}")
+    lines += [f"- {name}: {told}" for name, told in steps(found)]
     parts = ["## Bisection", "\n".join(lines)]
     if found.step is not None:
         step = found.step
+        innocent = " It is innocent: it only lets code generation show." if found.innocent else ""
         parts.append(
             f"First bad pass: **{step.name}** (`-mllvm -opt-bisect-limit={step.number}` shows "
-            f"it, {step.number - 1} does not). What it changes:"
+            f"it, {step.number - 1} does not).{innocent} What it changes:"
         )
         parts.append("```diff\n" + narrowing.difference(step) + "\n```")
+    if found.selected:
+        parts.append(f"`{found.function}` as instruction selection leaves it:")
+        parts.append("```\n" + first_lines(found.selected, SELECTED) + "\n```")
     return parts
+
+
+def steps(found: narrowing.Bisection) -> list[tuple[str, str]]:
+    """Return what was found about the compiler's steps, name and sentence."""
+    rows = [("hand-over", found.hand_over), ("passes", found.step_why), ("IR", found.ir)]
+    if found.machine:
+        rows.append(("passes of code generation that change it", ", ".join(found.machine)))
+    return [(name, told) for name, told in rows if told]
+
+
+def first_lines(text: str, most: int) -> str:
+    """Return at most *most* lines of *text*."""
+    lines = text.splitlines()
+    if len(lines) > most:
+        lines = [*lines[:most], f"... {len(lines) - most} lines more"]
+    return "\n".join(lines)
 
 
 def _validity(result: Triage) -> list[str]:
@@ -312,13 +302,20 @@ def _validity(result: Triage) -> list[str]:
     if not facts.planned.layouts:
         return []
     words = []
+    checks = (
+        "a build with `-fsanitize=undefined,nullability`, and builds with "
+        "`-ftrivial-auto-var-init=zero` and `=pattern`"
+    )
     if facts.undefined_why:
         words.append(f"- undefined behaviour could not be ruled out: {facts.undefined_why}")
-    else:
+    elif facts.undefined:
+        count, why = len(facts.undefined), next(iter(facts.undefined.values()))
         words.append(
-            "- a build with `-fsanitize=undefined,nullability` traps on none of the inputs that "
-            "differ; builds with `-ftrivial-auto-var-init=zero` and `=pattern` agree"
+            f"- {checks}: of the {len(facts.vectors)} inputs, {count} are not defined and do not "
+            f"count ({why}); what is said above holds for the others"
         )
+    else:
+        words.append(f"- {checks} find nothing undefined on the inputs that were looked at")
     if facts.natives:
         words.append(f"- native code ({', '.join([*facts.natives, *facts.gccs])}) was compared")
     if facts.lenient_native is not None:
@@ -336,5 +333,9 @@ def _experiments(result: Triage) -> list[str]:
 
 
 def _versions(result: Triage) -> list[str]:
-    lines = [f"- clang {c.version} (`{c.name}`)" for c in result.compilers]
+    lines = [f"- clang {c.version} (`{Path(c.name).name}`)" for c in result.compilers]
+    if result.facts.gccs:
+        lines.append(f"- gcc {program_version('gcc')}")
+    lines.append(f"- LLVM {llvmlite_llvm().version} (llvmlite: native code)")
+    lines.append(f"- crosscheck {metadata.version('crosscheck')}")
     return ["## Versions", "\n".join(lines)]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import corpus
-from harness.model import HarnessError, Outcome, Program, Unknown, Vector, Verdict
+from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, Display
 from harness.toolchain.tools import program_version
@@ -33,6 +33,7 @@ from harness.triage.facts import (
     Kernel,
 )
 from harness.triage.judge import judge
+from harness.triage.linux import linux_kernel
 from harness.triage.marking import NO_MARK, Mark, mark, trace
 from harness.triage.native_text import NativeLine, native_text
 from harness.triage.reduce import (
@@ -146,19 +147,23 @@ def triage(
             tell("reduce")
             result = _reduced(bench, result, gcc, kernel, cvise, patience, notes, tell)
         subject, diagnosis, facts = result.subject, result.diagnosis, result.facts
-        if diagnosis.cause in CLANG and facts.planned.layouts:
-            tell("bisect")
-            found = bisect(bench, subject, facts, diagnosis, passes=passes)
-            result = replace(result, bisection=found)
         tell("trace")
         traced = trace(facts, diagnosis)
+        marked = mark(facts, diagnosis, traced)
         result = replace(
             result,
             trace=None if isinstance(traced, Unknown) else traced,
             trace_why=traced.why if isinstance(traced, Unknown) else "",
-            mark=mark(facts, diagnosis, traced),
+            mark=marked,
             native=native_text(facts.planned, bench.settings.front_end, subject.function),
         )
+        if diagnosis.cause in CLANG and facts.planned.layouts:
+            tell("bisect")
+            program, function = facts.built.program, ""
+            if program is not None and marked.slot is not None:
+                function = program.subprograms[program.subprogram_at(marked.slot)].name
+            found = bisect(bench, facts, diagnosis, function=function, passes=passes)
+            result = replace(result, bisection=found)
         return replace(result, notes=tuple(notes), seconds=time.monotonic() - began)
 
 
@@ -259,23 +264,6 @@ def _by_all_means(
 # --- to files ---------------------------------------------------------------
 
 
-@contextmanager
-def linux_kernel(wanted: bool) -> Iterator[Kernel | None]:
-    """Give the question to a real Linux, which ends with the block; None if not *wanted*."""
-    if not wanted:
-        yield None
-        return
-    from harness.legs.kernel import KernelLeg
-
-    with KernelLeg(guests=1) as leg:
-
-        def ask(program: Program, vectors: Sequence[Vector]) -> tuple[Verdict, Sequence[Outcome]]:
-            answer = leg.check([program], [vectors], images=False)[0]
-            return answer.verdict, answer.outcomes
-
-        yield ask
-
-
 def triage_file(
     path: Path,
     *,
@@ -299,7 +287,7 @@ def triage_file(
     target = target_of(
         path, function=function, compilers=compilers, build=build, seed=seed, vectors=vectors
     )
-    with Display() as display, linux_kernel(linux) as kernel:
+    with Display() as display, linux_kernel(linux, [target.compiler]) as kernel:
         result = triage(
             target,
             compilers=compilers,
