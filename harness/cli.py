@@ -588,6 +588,7 @@ def _add_triage(commands: Any) -> None:
     add("--native-clang", metavar="CMD", help="clang that makes the native build's IR")
     add("--no-reduce", action="store_true", help="leave the C as it is")
     add("--no-cvise", action="store_true", help="reduce with our own passes only")
+    add("--attempts", type=positive, default=800, metavar="N", help="texts to look at (800)")
     add("--patience", type=positive, default=600, metavar="S", help="cut reduction off (600 s)")
     add("--kernel", action="store_true", help="ask a real Linux, too (in qemu)")
     add("--out", default=".", metavar="DIR", help="where reports go (.)")
@@ -626,6 +627,7 @@ def _triage(options: argparse.Namespace) -> int:
                 vectors=options.vectors,
                 shrink=not options.no_reduce,
                 cvise=not options.no_cvise,
+                attempts=options.attempts,
                 patience=float(options.patience),
                 keep_in=Path("corpus") if options.keep else None,
                 linux=options.kernel,

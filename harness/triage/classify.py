@@ -67,6 +67,7 @@ class Wanted:
     shape: tuple[str, str]  # of the build
     legs: bool  # interpreter and JIT must differ
     undefined: bool  # undefined behaviour is what it is about
+    allowed: frozenset[str]  # kinds of it that some inputs of the original have
 
     @staticmethod
     def of(facts: Facts) -> Wanted:
@@ -74,7 +75,12 @@ class Wanted:
         diagnosis = judge(facts)
         blamed = diagnosis.cause in (JIT, INTERPRETER)
         undefined = diagnosis.cause == UNDEFINED
-        return Wanted(diagnosis.signature, shape(facts.built), blamed, undefined)
+        return Wanted(diagnosis.signature, shape(facts.built), blamed, undefined, kinds(facts))
+
+
+def kinds(facts: Facts) -> frozenset[str]:
+    """Return what kinds of undefined behaviour some of the inputs have."""
+    return frozenset(why.partition(" at ")[0] for why in facts.undefined.values())
 
 
 def shape(built: Built) -> tuple[str, str]:
@@ -92,7 +98,7 @@ def shows(bench: Bench, subject: Subject, wanted: Wanted) -> bool:
     if facts is None:
         return False
     found = judge(facts)
-    if found.undefined and not wanted.undefined:
+    if not wanted.undefined and (found.undefined or not kinds(facts) <= wanted.allowed):
         return False
     return found.signature == wanted.signature
 
@@ -231,9 +237,11 @@ def _disagreements(facts: Facts) -> None:
 
 
 def _undefined(bench: Bench, facts: Facts) -> None:
-    numbers = facts.bad
-    if isinstance(facts.built.verdict, Rejected) or facts.built.program is None:
-        numbers = list(range(len(facts.vectors)))  # no outcome tells which vectors matter
+    """Ask for undefined behaviour on all inputs: a text is not valid on some of them."""
+    unrun = isinstance(facts.built.verdict, Rejected) or facts.built.program is None
+    if not facts.bad and not unrun:
+        return
+    numbers = list(range(len(facts.vectors)))
     if not numbers:
         return
     facts.undefined, facts.undefined_why = bench.undefined(facts.planned, numbers)

@@ -18,7 +18,7 @@ from harness.toolchain import Compiler, Display
 from harness.toolchain.tools import program_version
 from harness.triage import lockstep
 from harness.triage.bisect import Bisection, bisect
-from harness.triage.classify import Wanted, concluded, examine, look
+from harness.triage.classify import Wanted, concluded, examine, kinds, look
 from harness.triage.cvise import PATIENCE as CVISE_PATIENCE
 from harness.triage.cvise import with_cvise
 from harness.triage.experiments import STRICT, Bench, Subject
@@ -38,6 +38,7 @@ from harness.triage.marking import NO_MARK, Mark, mark, trace
 from harness.triage.native_text import NativeLine, native_text
 from harness.triage.reduce import (
     ATTEMPTS,
+    JOBS,
     PATIENCE,
     Interesting,
     Reduction,
@@ -113,6 +114,7 @@ def triage(
     cvise: Sequence[str] | None = None,
     passes: bool = True,
     kernel: Kernel | None = None,
+    attempts: int = ATTEMPTS,
     patience: float = PATIENCE,
     tell: Tell = lambda _: None,
 ) -> Triage:
@@ -145,7 +147,7 @@ def triage(
             return replace(result, notes=tuple(notes), seconds=seconds)
         if shrink:
             tell("reduce")
-            result = _reduced(bench, result, gcc, kernel, cvise, patience, notes, tell)
+            result = _reduced(bench, result, gcc, kernel, cvise, attempts, patience, notes, tell)
         subject, diagnosis, facts = result.subject, result.diagnosis, result.facts
         tell("trace")
         traced = trace(facts, diagnosis)
@@ -173,6 +175,7 @@ def _reduced(
     gcc: Compiler | None,
     kernel: Kernel | None,
     cvise: Sequence[str] | None,
+    attempts: int,
     patience: float,
     notes: list[str],
     tell: Tell,
@@ -187,14 +190,17 @@ def _reduced(
     assert quick is not None
     # without Linux a refusal may be undecided; the message is kept, and Linux asked at the end
     if judge(quick).cause in (first.cause, UNDECIDED):
-        wanted, attempts = Wanted.of(quick), ATTEMPTS
+        wanted, every = Wanted.of(quick), False
         test: AbstractContextManager[Interesting] = keeps(bench.settings, wanted)
     else:
-        wanted, attempts = Wanted.of(facts), ATTEMPTS_OF_ALL
+        wanted, every = Wanted.of(facts), True
+        attempts = min(attempts, ATTEMPTS_OF_ALL)
         test = nullcontext(in_turn(partial(_all_show, bench, wanted, gcc, kernel)))
         notes.append(f"it takes every experiment to tell: at most {attempts} attempts to reduce")
     with test as interesting:
-        reduction = _by_all_means(result, original, interesting, attempts, cvise, patience, tell)
+        reduction = _by_all_means(
+            result, original, interesting, every, attempts, cvise, patience, tell
+        )
     subject = replace(reduction.subject, strict=False)
     if facts.planned.layouts:
         vector = shrink_input(bench, subject, wanted)
@@ -216,13 +222,15 @@ def _all_show(
     """Return whether *subject* shows *wanted* when all is asked."""
     facts = examine(bench, subject, gcc=gcc, kernel=kernel)
     found = judge(facts)
-    return found.signature == wanted.signature and (wanted.undefined or not facts.undefined)
+    valid = wanted.undefined or kinds(facts) <= wanted.allowed
+    return found.signature == wanted.signature and valid
 
 
 def _by_all_means(
     result: Triage,
     subject: Subject,
     interesting: Interesting,
+    every: bool,
     attempts: int,
     cvise: Sequence[str] | None,
     patience: float,
@@ -233,9 +241,11 @@ def _by_all_means(
     told: list[str] = []
     tried = 0
     finding = result.target.finding
-    if finding is not None and finding.tree is not None and attempts == ATTEMPTS:
+    if finding is not None and finding.tree is not None and not every:
         tell("reduce the generated program")
-        found = shrink_tree(finding.tree, subject, interesting, patience=patience)
+        found = shrink_tree(
+            finding.tree, subject, interesting, rounds=attempts // JOBS, patience=patience
+        )
         subject, tried = found.subject, found.attempts
         told += found.notes
     reduction = reduce(
@@ -248,7 +258,7 @@ def _by_all_means(
     told += reduction.notes
     tried += reduction.attempts
     subject, complete = reduction.subject, reduction.complete
-    if reduction.lines > GOAL and attempts == ATTEMPTS and reduction.attempts > 1:
+    if reduction.lines > GOAL and not every and reduction.attempts > 1:
         if cvise is None:
             told.append(f"more than {GOAL} lines, and no cvise to go on with: apt install cvise")
         else:
@@ -276,6 +286,7 @@ def triage_file(
     vectors: int = 64,
     shrink: bool = True,
     cvise: bool = True,
+    attempts: int = ATTEMPTS,
     patience: float = PATIENCE,
     keep_in: Path | None = None,
     linux: bool = False,
@@ -294,6 +305,7 @@ def triage_file(
             native=native,
             shrink=shrink,
             cvise=cvise_command() if cvise else None,
+            attempts=attempts,
             patience=patience,
             kernel=kernel,
             tell=lambda words: display(f"{target.name}: {words}", None),

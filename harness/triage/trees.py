@@ -15,20 +15,18 @@ from harness.source.tree import Tree
 from harness.triage.experiments import Subject
 from harness.triage.reduce import JOBS, VECTORS, Interesting, Reduction
 
-ROUNDS = 250  # of looking at a few trees
-
 
 def shrink_tree(
     data: Any,
     subject: Subject,
     interesting: Interesting,
     *,
+    rounds: int,
     patience: float,
-    rounds: int = ROUNDS,
 ) -> Reduction:
     """Return *subject* with a smaller text, from its tree *data* (JSON values of the generator).
 
-    Every cut leaves a program without undefined behaviour. *subject* itself comes back where
+    *rounds*: of looking at a few trees. Every cut leaves a program without undefined behaviour. *subject* itself comes back where
     the tree does not show what its text shows.
     """
     try:

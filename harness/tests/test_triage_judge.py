@@ -1,0 +1,246 @@
+"""Judgements from facts, with a Linux that says what the test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    Outcome,
+    Program,
+    Rejected,
+    Returned,
+    Unknown,
+    Vector,
+    Verdict,
+)
+from harness.pipeline import Settings
+from harness.tests.faults import Fault, wrapper
+from harness.toolchain import Compiler, find_compilers
+from harness.triage.bisect import alike
+from harness.triage.classify import Wanted, examine, look, shape, shows
+from harness.triage.experiments import Bench, Subject
+from harness.triage.facts import (
+    AGREES,
+    CERTAIN,
+    HIGH,
+    LINUX_JIT,
+    LINUX_VERIFIER,
+    MEDIUM,
+    REFUSED,
+    UNDECIDED,
+    VERIFIER,
+    WRONG_CODE,
+    Facts,
+    Linux,
+    general,
+)
+from harness.triage.judge import judge
+from harness.triage.linux import image_difference
+from harness.triage.marking import refusal
+
+SEVEN = """\
+long take(long a, long b, long c, long d, long e, long f, long g)
+{
+	return a + 3 * b + 70001 * f + 5 * g;
+}
+"""
+# clang 23 removes f and leaves it in BTF (corpus/clang_removed_parameter.toml)
+REMOVED = """\
+long dead(long a, long b, long c, long d, long e, long f, long g)
+{
+	f = a;
+	__asm__ volatile("" : : "r"(&f) : "memory");
+	return a + b + c + d + e + f + g;
+}
+"""
+WRONG = Fault(
+    "wrong constant",
+    "compiler",
+    WRONG_CODE,
+    wrapper='patched(lambda d: d.replace((70001).to_bytes(4, "little"), '
+    '(70002).to_bytes(4, "little")))',
+)
+
+
+def bench_of(compiler: Compiler) -> Bench:
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    return Bench(Settings(configs=(config,), compilers=(compiler,)))
+
+
+def facts_of(bench: Bench, text: str, function: str, **changes: str) -> Facts:
+    config = replace(bench.settings.configs[0], **changes)
+    found = look(bench, Subject(text, function, config, count=12))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def right(compiler: Compiler) -> Iterator[Facts]:
+    with bench_of(compiler) as bench:
+        yield facts_of(bench, SEVEN, "take")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory, compiler: Compiler) -> Compiler:
+    folder = tmp_path_factory.mktemp("odd")
+    return find_compilers([str(wrapper(WRONG, folder, compiler.command))])[0]
+
+
+@pytest.fixture(scope="module")
+def wrong(odd: Compiler) -> Iterator[Facts]:
+    with bench_of(odd) as bench:
+        facts = facts_of(bench, SEVEN, "take")
+        other = replace(facts.subject.config, opt="0")
+        yield replace(facts, others={other: bench.build(facts.planned, other)})
+
+
+@pytest.fixture(scope="module")
+def refused(compiler: Compiler) -> Iterator[Facts]:
+    with bench_of(compiler) as bench:
+        yield facts_of(bench, REMOVED, "dead", linkage="static")
+
+
+def with_linux(facts: Facts, verdict: Verdict, outcomes: Sequence[Outcome] = ()) -> Facts:
+    return replace(facts, kernel=Linux(verdict, outcomes), log=[])
+
+
+# --- a real Linux -----------------------------------------------------------
+
+
+def test_a_linux_that_agrees_changes_nothing(right: Facts) -> None:
+    assert judge(right).cause == AGREES
+    assert judge(with_linux(right, Accepted(), right.legs["jit"])).cause == AGREES
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "confidence"),
+    [
+        # a rule that data flow finds broken nowhere
+        ("callee expects 7 args, stack arg1 is not initialized", LINUX_VERIFIER, MEDIUM),
+        # no second opinion: Linux is what we are to be like
+        ("math between ctx pointer and 4294967295 is not allowed", VERIFIER, MEDIUM),
+    ],
+)
+def test_a_linux_that_refuses(right: Facts, message: str, cause: str, confidence: str) -> None:
+    found = judge(with_linux(right, Rejected(4, message)))
+    assert (found.cause, found.confidence) == (cause, confidence)
+    assert message in found.detail
+    assert {found.cause, *found.suspects} == {VERIFIER, LINUX_VERIFIER}
+
+
+def test_a_linux_with_other_results(right: Facts) -> None:
+    outcomes = list(right.legs["jit"])
+    third = outcomes[3]
+    assert isinstance(third, Returned)
+    outcomes[3] = replace(third, ctx=bytes([third.ctx[0] ^ 1]) + third.ctx[1:])
+    found = judge(with_linux(right, Accepted(), outcomes))
+    assert (found.cause, found.confidence) == (LINUX_JIT, HIGH)
+    assert found.vector == right.vectors[3]
+    outcomes[3] = Unknown("the guest died")
+    assert judge(with_linux(right, Accepted(), outcomes)).cause == AGREES
+
+
+def test_linux_is_a_witness_of_wrong_code(wrong: Facts) -> None:
+    assert (judge(wrong).cause, judge(wrong).confidence) == (WRONG_CODE, "low")
+    same = judge(with_linux(wrong, Accepted(), wrong.legs["jit"]))
+    assert (same.cause, same.confidence) == (WRONG_CODE, HIGH)
+    other = judge(with_linux(wrong, Accepted(), wrong.natives["native-O0"]))
+    assert other.cause == UNDECIDED
+    assert "our loader" in other.suspects
+
+
+def test_linux_on_a_refusal(refused: Facts) -> None:
+    verdict = refused.built.verdict
+    if isinstance(verdict, Accepted):
+        return  # mended since clang 23.1.4
+    assert isinstance(verdict, Rejected)
+    assert judge(refused).cause == REFUSED
+    assert judge(with_linux(refused, verdict)).confidence == CERTAIN
+    other = judge(with_linux(refused, Rejected(0, "something else")))
+    assert other.cause == VERIFIER
+    alone = judge(with_linux(refused, Accepted()))
+    # the rule is broken: whether Linux or we are wrong is not certain
+    assert (alone.cause, alone.confidence) == (VERIFIER, MEDIUM)
+    assert alone.suspects == (LINUX_VERIFIER,)
+    why = refusal(refused, verdict)
+    assert "BTF counts 7" in why
+    assert "the code of dead reads slot" in why
+
+
+def test_all_experiments_ask_linux(compiler: Compiler) -> None:
+    asked: list[Program] = []
+
+    def kernel(program: Program, vectors: Sequence[Vector]) -> Linux:
+        asked.append(program)
+        image = tuple((sub.name, b"\xc3") for sub in program.subprograms)
+        return Linux(Accepted(), [Unknown("not run")] * len(vectors), image)
+
+    with bench_of(compiler) as bench:
+        subject = Subject(SEVEN, "take", bench.settings.configs[0], count=4)
+        facts = examine(bench, subject, kernel=kernel)
+    told = {e.name: e.result for e in facts.log}
+    assert len(asked) == 1
+    assert told["a real Linux: verdict"] == "accepted; ours: the same"
+    assert told["a real Linux: image against ours"].startswith("byte 0x0 of ")
+    assert "there" in image_difference(asked[0], [])
+    assert judge(facts).cause == AGREES
+
+
+# --- what a reduction keeps -------------------------------------------------
+
+
+def test_a_reduction_never_slips_into_undefined_behaviour(odd: Compiler) -> None:
+    text = SEVEN.replace("\treturn a", "\tint x = 3;\n\n\tif (c > 9)\n\t\tx = 4;\n\treturn x + a")
+    with bench_of(odd) as bench:
+        subject = Subject(text, "take", bench.settings.configs[0], count=12)
+        facts = look(bench, subject)
+        assert facts is not None
+        wanted = Wanted.of(facts)
+        assert wanted.shape == ("runs", "")
+        assert shows(bench, subject, wanted)
+        assert wanted.allowed  # long overflows, on some inputs; nothing else is let in
+        for old, new in (
+            ("int x = 3;", "int x;"),
+            ("x + a", "x + a / (d & 0)"),
+            ("x + a", "x + (a << (int)(d | 64))"),
+            ("70001 *", "1 *"),  # defined, and right
+            ("{", "{ return 0;"),
+        ):
+            assert not shows(bench, replace(subject, c=text.replace(old, new, 1)), wanted), new
+        assert shows(bench, replace(subject, c=text.replace("3 * b", "b")), wanted)
+
+
+def test_shapes_leave_numbers_out(refused: Facts, right: Facts) -> None:
+    assert shape(right.built) == ("runs", "")
+    verdict = refused.built.verdict
+    if isinstance(verdict, Rejected):
+        assert shape(refused.built) == ("refused", general(verdict.message))
+        assert alike(refused, refused.built, judge(refused))
+        assert not alike(refused, right.built, judge(refused))
+    assert general("R3 at /tmp/crosscheck-ab12/x.c, 0x1f") == "RN at x.c, N"
+
+
+def test_kernel_functions_have_bodies_in_a_triage(tmp_path: Path, compiler: Compiler) -> None:
+    text = (Path(__file__).parents[2] / "c_sources" / "calls" / "kfuncs.c").read_text()
+    with bench_of(compiler) as bench:
+        signature = find_function(bench, text, tmp_path)
+        facts = look(bench, Subject(text, signature, bench.settings.configs[0], count=6))
+    assert facts is not None
+    assert facts.built.program is not None
+    assert facts.built.program.kfuncs
+    assert judge(facts).cause == AGREES, judge(facts)
+
+
+def find_function(bench: Bench, text: str, folder: Path) -> str:
+    from harness import pipeline
+
+    path = folder / "kfuncs.c"
+    path.write_text(text)
+    settings = replace(bench.settings, legs=("interp",), vectors=1)
+    return pipeline.plan(path, "kfuncs.c", settings).layouts[0].signature.name
