@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,13 +30,11 @@ from harness.model import (
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, find_compilers
 from harness.triage import assembly, page, report, rules
-from harness.triage.experiments import Subject, inlined
+from harness.triage.experiments import inlined
 from harness.triage.facts import WRONG_CODE
 from harness.triage.keeping import keep
-from harness.triage.reduce import in_turn, reduce
-from harness.triage.session import triage
+from harness.triage.session import Triage, triage
 from harness.triage.targets import target_of
-from harness.triage.tokens import layout_text
 
 CONFIG = BuildConfig("clang", "2", "v3", "hidden")
 WEIGH = """\
@@ -90,48 +87,7 @@ def test_what_is_no_finding_is_one_line(text: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-# --- reduction --------------------------------------------------------------
-
-
-def shrunk(text: str, wanted: str, function: str = "f") -> str:
-    """Reduce *text* as long as it holds *wanted*, a pattern over its tokens."""
-    subject = Subject(text, function, CONFIG)
-
-    def interesting(candidate: Subject) -> bool:
-        return re.search(wanted, re.sub(r"\s+", "", candidate.c)) is not None
-
-    return re.sub(r"\s+", "", reduce(subject, in_turn(interesting), patience=20).subject.c)
-
-
-def test_a_reduction_keeps_what_is_asked_and_nothing_else() -> None:
-    small = shrunk(WEIGH, r"1234567\*f", "weigh")
-    assert "1234567*f" in small
-    assert len(small) < 40
-    assert len(shrunk("int f(int a, int b) { if (a) { b = 2; g(b, 4); } return b; }", "g")) < 12
-
-
-def test_a_parameter_goes_with_its_arguments() -> None:
-    text = "int g(int a, int b) { return a + b; }\nint f(int x) { return g(x, 1) + g(2, x); }\n"
-    small = shrunk(text, r"intg\(inta.*\{returna.*g\(x.*g\(2")
-    assert "intg(inta)" in small
-    assert "g(x)" in small
-    assert "g(2)" in small
-
-
-def test_a_reduction_is_the_same_every_time() -> None:
-    assert shrunk(WEIGH, r"\bif.*7\*d", "weigh") == shrunk(WEIGH, r"\bif.*7\*d", "weigh")
-
-
-def test_what_is_not_interesting_is_left_as_it_is() -> None:
-    result = reduce(Subject(WEIGH, "weigh", CONFIG), in_turn(lambda _: False))
-    assert result.subject.c == WEIGH
-    assert result.notes
-
-
-def test_laid_out_text_has_the_same_tokens() -> None:
-    once = layout_text(WEIGH)
-    assert re.sub(r"\s+", "", once) == re.sub(r"\s+|/\*.*?\*/", "", WEIGH)
-    assert "#include <stdint.h>\n" in once
+# --- targets ---------------------------------------------------------------
 
 
 def test_quoted_includes_are_put_in_place(tmp_path: Path) -> None:
@@ -225,9 +181,9 @@ sys.exit(status)
 """
 
 
-@pytest.fixture
-def odd(tmp_path: Path, clang: Sequence[str]) -> Compiler:
-    path = tmp_path / "odd-clang"
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory, compiler: Compiler) -> Compiler:
+    path, clang = tmp_path_factory.mktemp("odd") / "odd-clang", compiler.command
     path.write_text(WRAPPER.format(python=sys.executable, clang=list(clang)))
     path.chmod(0o755)
     return find_compilers([str(path)])[0]
@@ -240,7 +196,7 @@ def test_a_wrong_constant_from_c_to_report(
     source.write_text(WEIGH)
     status = main(
         ["triage", str(source), "--function", "weigh", "--clang", odd.name, "--no-cvise",
-         "--patience", "40", "--out", str(tmp_path / "out"), "--json", "-"]
+         "--attempts", "50", "--out", str(tmp_path / "out"), "--json", "-"]
     )  # fmt: skip
     (row,) = json.loads(capsys.readouterr().out)["triaged"]
     assert status == 1
@@ -267,12 +223,9 @@ def test_a_wrong_constant_from_c_to_report(
 
 
 def test_a_kept_case_is_known_until_it_is_mended(
-    tmp_path: Path, odd: Compiler, compiler: Compiler
+    tmp_path: Path, odd: Compiler, compiler: Compiler, weighed: Triage
 ) -> None:
-    source = tmp_path / "weigh.c"
-    source.write_text(WEIGH)
-    target = target_of(source, function="weigh", compilers=[odd], build=("2", "v3", "hidden"))
-    result = triage(target, shrink=False, passes=False)
+    result = weighed
     folder = tmp_path / "corpus"
     folder.mkdir()
     case, known = keep(result, folder)
@@ -334,15 +287,20 @@ def chromium() -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-@pytest.fixture
-def page_file(tmp_path: Path, odd: Compiler) -> Path:
-    source = tmp_path / "weigh.c"
+@pytest.fixture(scope="module")
+def weighed(tmp_path_factory: pytest.TempPathFactory, odd: Compiler) -> Triage:
+    """A triage of a wrong constant, as it is."""
+    source = tmp_path_factory.mktemp("weigh") / "weigh.c"
     source.write_text(WEIGH)
     target = target_of(source, function="weigh", compilers=[odd], build=("2", "v3", "hidden"))
-    result = triage(target, shrink=False, passes=False)
+    return triage(target, shrink=False, passes=False)
+
+
+@pytest.fixture
+def page_file(tmp_path: Path, weighed: Triage) -> Path:
     path = tmp_path / "page.html"
-    path.write_text(page.page(result))
-    assert report.title(result) in path.read_text()
+    path.write_text(page.page(weighed))
+    assert report.title(weighed) in path.read_text()
     return path
 
 

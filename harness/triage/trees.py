@@ -26,13 +26,15 @@ def shrink_tree(
 ) -> Reduction:
     """Return *subject* with a smaller text, from its tree *data* (JSON values of the generator).
 
-    *rounds*: of looking at a few trees. Every cut leaves a program without undefined behaviour. *subject* itself comes back where
-    the tree does not show what its text shows.
+    *rounds*: of looking at a few trees. Every cut leaves a program without undefined
+    behaviour. *subject* itself comes back where the tree does not show what its text shows.
     """
     try:
-        one = tree.from_json(data)
+        one: object = tree.from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HarnessError(f"the finding's tree cannot be read: {error}") from None
+    if not isinstance(one, Tree):
+        raise HarnessError("the finding's tree cannot be read: it is no program")
     began = time.monotonic()
     tried = 0
 

@@ -1,0 +1,242 @@
+"""Reduction: texts, trees, inputs, cvise; what ends it."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import findings
+from harness.cli import main
+from harness.findings import Finding
+from harness.model import BuildConfig, HarnessError
+from harness.source import tree
+from harness.source.generate import generate
+from harness.tests.test_triage import WEIGH
+from harness.toolchain import Compiler
+from harness.triage.cvise import with_cvise
+from harness.triage.experiments import Subject
+from harness.triage.reduce import Reduction, in_turn, lines_of, reduce
+from harness.triage.tokens import layout_text
+from harness.triage.trees import shrink_tree
+
+CONFIG = BuildConfig("clang", "2", "v3", "hidden")
+
+
+def shrunk(text: str, wanted: str, function: str = "f") -> str:
+    """Reduce *text* as long as it holds *wanted*, a pattern over its tokens."""
+    subject = Subject(text, function, CONFIG)
+
+    def interesting(candidate: Subject) -> bool:
+        return re.search(wanted, re.sub(r"\s+", "", candidate.c)) is not None
+
+    return re.sub(r"\s+", "", reduce(subject, in_turn(interesting), patience=20).subject.c)
+
+
+def test_a_reduction_keeps_what_is_asked_and_nothing_else() -> None:
+    small = shrunk(WEIGH, r"1234567\*f", "weigh")
+    assert "1234567*f" in small
+    assert len(small) < 40
+    assert len(shrunk("int f(int a, int b) { if (a) { b = 2; g(b, 4); } return b; }", "g")) < 12
+
+
+def test_a_parameter_goes_with_its_arguments() -> None:
+    text = "int g(int a, int b) { return a + b; }\nint f(int x) { return g(x, 1) + g(2, x); }\n"
+    small = shrunk(text, r"intg\(inta.*\{returna.*g\(x.*g\(2")
+    assert "intg(inta)" in small
+    assert "g(x)" in small
+    assert "g(2)" in small
+
+
+def test_a_reduction_is_the_same_every_time() -> None:
+    assert shrunk(WEIGH, r"\bif.*7\*d", "weigh") == shrunk(WEIGH, r"\bif.*7\*d", "weigh")
+
+
+def test_what_is_not_interesting_is_left_as_it_is() -> None:
+    result = reduce(Subject(WEIGH, "weigh", CONFIG), in_turn(lambda _: False))
+    assert result.subject.c == WEIGH
+    assert result.notes
+
+
+def test_laid_out_text_has_the_same_tokens() -> None:
+    once = layout_text(WEIGH)
+    assert re.sub(r"\s+", "", once) == re.sub(r"\s+|/\*.*?\*/", "", WEIGH)
+    assert "#include <stdint.h>\n" in once
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_it_does_not_matter_how_many_are_looked_at_together(jobs: int) -> None:
+    def once(jobs: int) -> tuple[Reduction, list[str]]:
+        asked: list[str] = []
+
+        def interesting(subjects: Sequence[Subject]) -> Sequence[bool]:
+            asked.extend(subject.c for subject in subjects)
+            return ["1234567" in s.c and "sum" in s.c for s in subjects]
+
+        subject = Subject(WEIGH, "weigh", CONFIG)
+        return reduce(subject, interesting, attempts=20, jobs=jobs), asked
+
+    alone, _ = once(1)
+    found, asked = once(jobs)
+    assert found == alone
+    assert len(asked) >= found.attempts
+    assert found.notes == ("reduction ended after 20 attempts: shorter texts may do",)
+
+
+def test_a_reduction_that_takes_too_long_says_so() -> None:
+    def slow(subject: Subject) -> bool:
+        time.sleep(0.05)
+        return "1234567" in subject.c
+
+    result = reduce(Subject(WEIGH, "weigh", CONFIG), in_turn(slow), patience=0.2)
+    assert not result.complete
+    assert "was cut off after 0 s" in result.notes[0]
+    assert "1234567" in result.subject.c
+
+
+def test_names_of_types_give_way_to_plain_ones() -> None:
+    text = "#include <stdint.h>\ntypedef unsigned char u8;\nuint64_t f(int8_t a, u8 b) { g(b); }\n"
+
+    def compiles(subject: Subject) -> bool:
+        needs = {"u8": "typedef", "uint64_t": "#include", "int8_t": "#include"}
+        words = set(re.findall(r"#?\w+", subject.c))
+        whole = re.search(r"f\(.*\bb\).*g\(b\)", subject.c, re.DOTALL) and "f" in words
+        return bool(whole) and all(v in words for k, v in needs.items() if k in words)
+
+    small = reduce(Subject(text, "f", CONFIG), in_turn(compiles)).subject.c
+    assert not re.search("#include|typedef|_t|u8", small), small
+
+
+# --- trees ------------------------------------------------------------------
+
+
+def test_a_generated_program_shrinks_on_its_tree() -> None:
+    one = generate(3, 5)
+    data = tree.to_json(one)
+    original = Subject("the text", "p5_root", CONFIG, count=64)
+
+    def keeps(subject: Subject) -> bool:
+        return subject.function == one.root.name and "return" in subject.c
+
+    found = shrink_tree(data, original, in_turn(keeps), rounds=400, patience=60)
+    again = shrink_tree(data, original, in_turn(keeps), rounds=400, patience=60)
+    assert found == again
+    assert found.kept
+    assert keeps(found.subject)
+    assert lines_of(found.subject.c) < 20
+    same = shrink_tree(data, original, in_turn(lambda _: False), rounds=9, patience=60)
+    assert same.subject == original
+    assert same.notes == ("the tree does not show it; its text does",)
+    late = shrink_tree(data, original, in_turn(keeps), rounds=400, patience=0.0)
+    assert late.subject == original
+    with pytest.raises(HarnessError, match="tree cannot be read"):
+        shrink_tree({"functions": 3}, original, in_turn(keeps), rounds=9, patience=60)
+
+
+# --- cvise ------------------------------------------------------------------
+
+# Does what cvise does: asks about shorter texts, keeps what it may, and never ends by itself.
+CVISE = """\
+#!{python} -IS
+import subprocess, sys, time
+test, name = sys.argv[-2:]
+lines = open(name).read().splitlines()
+while True:
+    tried = False
+    for n in range(len(lines)):
+        left = lines[:n] + lines[n + 1:]
+        open(name, "w").write("\\n".join(left) + "\\n")
+        if subprocess.run([test]).returncode == 0:
+            lines, tried = left, True
+            break
+    open(name, "w").write("\\n".join(lines) + "\\n")
+    if not tried:
+        {end}
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    path = tmp_path / "cvise"
+    path.write_text(CVISE.format(python=sys.executable, end="sys.exit(0)"))
+    path.chmod(0o755)
+    return path
+
+
+def lines_with(word: str, count: int) -> Subject:
+    lines = [f"int v{n}; {word if n == count // 2 else ''}" for n in range(count)]
+    return Subject("\n".join(lines) + "\n", "f", CONFIG)
+
+
+def test_cvise_asks_us(fake: Path) -> None:
+    subject = lines_with("this", 6)
+    asked: list[str] = []
+
+    def interesting(candidate: Subject) -> bool:
+        asked.append(candidate.c)
+        return "this" in candidate.c
+
+    result = with_cvise([str(fake)], subject, in_turn(interesting), patience=60)
+    assert result.subject.c == "int v3; this\n"
+    assert result.complete
+    assert result.attempts == len(asked) == len(set(asked))
+
+
+def test_cvise_ends_by_count_and_else_by_the_clock(fake: Path) -> None:
+    subject = lines_with("this", 8)
+    test = in_turn(lambda candidate: "this" in candidate.c)
+    few = with_cvise([str(fake)], subject, test, questions=3, patience=60)
+    again = with_cvise([str(fake)], subject, test, questions=3, patience=60)
+    assert few == again
+    assert few.attempts == 3
+    assert lines_of(few.subject.c) == 5
+    assert few.notes == ("cvise ended after 3 attempts: shorter texts may do",)
+    fake.write_text(CVISE.format(python=sys.executable, end="time.sleep(60)"))
+    late = with_cvise([str(fake)], subject, test, patience=2)
+    assert late.subject == subject
+    assert "did not end in 2 s" in late.notes[0]
+
+
+def test_a_cvise_that_fails_changes_nothing(fake: Path) -> None:
+    subject = lines_with("this", 3)
+    fake.write_text("#!/bin/sh\necho no luck >&2\nexit 7\n")
+    result = with_cvise([str(fake)], subject, in_turn(lambda _: True), patience=60)
+    assert (result.subject, result.notes) == (subject, ("cvise failed: no luck",))
+    with pytest.raises(HarnessError, match="cannot start cvise"):
+        with_cvise(["/no/cvise"], subject, in_turn(lambda _: True), patience=60)
+
+
+# --- from the command line --------------------------------------------------
+
+ODD = """\
+#!{python} -IS
+import subprocess, sys
+status = subprocess.run([*{clang!r}, *sys.argv[1:]]).returncode
+if status == 0 and "--target=bpf" in sys.argv and "-S" not in sys.argv and "-c" in sys.argv:
+    name = sys.argv[sys.argv.index("-o") + 1]
+    data = open(name, "rb").read()
+    right, wrong = ((n).to_bytes(4, "little") for n in (1234567, 1234566))
+    open(name, "wb").write(data.replace(right, wrong))
+sys.exit(status)
+"""
+
+
+def test_a_reduction_that_never_ends_keeps_the_finding(
+    tmp_path: Path, compiler: Compiler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "odd-clang"
+    odd.write_text(ODD.format(python=sys.executable, clang=list(compiler.command)))
+    odd.chmod(0o755)
+    finding = Finding(WEIGH, "weigh", CONFIG, "diverge", (str(odd),), vectors=8)
+    path = findings.write(finding, tmp_path / "a.json")
+    before = path.read_bytes()
+    out = str(tmp_path / "out")
+    assert main(["triage", str(path), "--patience", "1", "--no-cvise", "--out", out]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"note: reduction was cut off after 1 s and \d+ attempts \(--patience\)", said)
+    assert path.read_bytes() == before
+    assert "1234567" in (tmp_path / "out" / "a.md").read_text()
