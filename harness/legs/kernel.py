@@ -559,7 +559,7 @@ def _names_kernel(program: Program) -> bool:
 _STATE = re.compile(
     r"\d+: |; |from \d+ to |func#\d+ @|mark_precise|propagating|processed \d+ insns|"
     r"verification time |stack depth |R\d+(_\w+)?=|frame\d+: |Live regs before insn|caller:|"
-    r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |arg#|"
+    r"callee:|returning from callee|to caller at|Validating |Func#\d+ |Func '|\(\w\w\) |"
     r"last_idx |regs=|parent |max_states_per_insn|insns_processed|subprog |Global function |\s|$"
 )
 _CLOSING = re.compile(r"processed \d+ insns \(limit .*")

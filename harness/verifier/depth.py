@@ -153,11 +153,13 @@ def _check_tail_calls(env: Env, index: int, tail_call: bool, caller: dict[int, i
 
 def check_call_args(env: Env) -> None:
     """Refuse what a JIT, or the lack of one, cannot do (``bpf_fixup_call_args``)."""
-    for sub in env.subs:
+    # what no path reaches is removed by now, and with it whole functions
+    alive = [sub for sub in env.subs if any(env.seen[sub.start : sub.end])]
+    for number, sub in enumerate(alive):
         outgoing = sub.stack_arg_cnt - sub.incoming & 0xFFFF
         if sub.max_out > outgoing:
             raise Refused(
-                f"func#{sub.index} writes {sub.max_out} stack arg slots, "
+                f"func#{number} writes {sub.max_out} stack arg slots, "
                 f"but calls only require {outgoing}"
             )
     if env.options.jit:
