@@ -26,9 +26,9 @@ def _p(steps: str, size: int = 0, *, null: bool = False, shift: int = 0, spill: 
     return Path(steps, size, target=True, null=null, shift=shift, spill=spill)
 
 
-def _own(steps: str, *, target: bool = False, spill: str = "") -> Path:
+def _own(steps: str, *, spill: str = "") -> Path:
     """Return a path that is accessed in as many bytes as the program asks for."""
-    return Path(steps, own=True, target=target, spill=spill)
+    return Path(steps, own=True, target=True, spill=spill)
 
 
 # --- __sk_buff ----------------------------------------------------------------------------
@@ -251,11 +251,11 @@ _SK_MSG: dict[str, Row] = {            # sk_msg_convert_ctx_access
 _KERN = "bpf_sock_addr_kern"
 _SOCK_ADDR: dict[str, Row] = {         # sock_addr_convert_ctx_access
     "user_family":     _p(f"{_KERN}.uaddr sockaddr.sa_family"),
-    "user_ip4":        _own(f"{_KERN}.uaddr sockaddr_in.sin_addr", target=True, spill="tmp_reg"),
+    "user_ip4":        _own(f"{_KERN}.uaddr sockaddr_in.sin_addr", spill="tmp_reg"),
     "family":          _p(f"{_KERN}.sk sock_common.skc_family"),
     "type":            _p(f"{_KERN}.sk sock.sk_type"),
     "protocol":        _p(f"{_KERN}.sk sock.sk_protocol"),
-    "msg_src_ip4":     _own(f"{_KERN}.t_ctx in_addr.s_addr", target=True, spill="tmp_reg"),
+    "msg_src_ip4":     _own(f"{_KERN}.t_ctx in_addr.s_addr", spill="tmp_reg"),
     "sk":              Path(f"{_KERN}.sk"),
 }
 _REUSE = "sk_reuseport_kern"
@@ -304,10 +304,10 @@ _SOCK_ADDR |= {
 
 def _rx_queue(c: Conversion) -> None:
     c.target = 4
-    if not c.layout.has("sock", "sk_rx_queue_mapping"):  # CONFIG_SOCK_RX_QUEUE_MAPPING
+    if not c.layout.has("sock_common", "skc_rx_queue_mapping"):  # CONFIG_SOCK_RX_QUEUE_MAPPING
         c.out.append(Alu("mov", 32, c.dst, None, -1))
         return
-    off, size = c.layout.place("sock", "sk_rx_queue_mapping")
+    off, size = c.layout.place("sock_common", "skc_rx_queue_mapping")
     c.out += [
         Load(size, c.dst, c.base, off),
         Jump("ne", 64, c.dst, None, _NO_QUEUE, 1),
@@ -323,12 +323,12 @@ _SOCK: dict[str, Row] = {              # bpf_sock_convert_ctx_access
     "protocol":         _p("sock.sk_protocol"),
     "mark":             Path("sock.sk_mark"),
     "priority":         Path("sock.sk_priority"),
-    "src_ip4":          _own("sock_common.skc_rcv_saddr", target=True),
-    "src_ip6":          _own("sock_common.skc_v6_rcv_saddr"),
+    "src_ip4":          _own("sock_common.skc_rcv_saddr"),
+    "src_ip6":          Path("sock_common.skc_v6_rcv_saddr", 4, own=True, target=True),
     "src_port":         _p("sock_common.skc_num"),
     "dst_port":         _p("sock_common.skc_dport"),
-    "dst_ip4":          _own("sock_common.skc_daddr", target=True),
-    "dst_ip6":          _own("sock_common.skc_v6_daddr"),
+    "dst_ip4":          _own("sock_common.skc_daddr"),
+    "dst_ip6":          Path("sock_common.skc_v6_daddr", 4, own=True, target=True),
     "state":            _p("sock_common.skc_state"),
     "rx_queue_mapping": _rx_queue,
 }
@@ -536,7 +536,7 @@ def _registers(c: Conversion) -> None:
 
 # fmt: off
 _SYSCTL: dict[str, Row] = {            # sysctl_convert_ctx_access
-    "write":           _own("bpf_sysctl_kern.write", target=True),
+    "write":           _own("bpf_sysctl_kern.write"),
     "file_pos":        _file_pos,
 }
 _SOCKOPT: dict[str, Row] = {           # cg_sockopt_convert_ctx_access
