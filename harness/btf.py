@@ -6,6 +6,7 @@ an index into ``Btf.types``.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -276,7 +277,15 @@ class Btf:
 
     def tags(self, type_id: int) -> Sequence[DeclTag]:
         """Return the declaration tags of the type *type_id*, in order."""
-        return [kind for kind in self.types if isinstance(kind, DeclTag) and kind.type == type_id]
+        return self._tags.get(type_id, ())
+
+    @functools.cached_property
+    def _tags(self) -> dict[int, list[DeclTag]]:
+        found: dict[int, list[DeclTag]] = {}
+        for kind in self.types:
+            if isinstance(kind, DeclTag):
+                found.setdefault(kind.type, []).append(kind)
+        return found
 
     def flavours(self, name: str) -> list[int]:
         """Return the ids of all types called *name*, their flavours aside, in order."""

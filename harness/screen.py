@@ -47,6 +47,7 @@ def render(now: Summary, seconds: float | None, count: int | None) -> Renderable
     table.add_row("time", _duration(now.seconds) + (of if seconds else ""))
     programs = f"{now.programs}{of if count and not seconds else ''}, {now.rate:.1f} a second"
     table.add_row("programs", f"{programs}, {now.streams} of BPF text")
+    table.add_row("functions", f"{now.functions} of C, {now.function_rate:.1f} a second")
     table.add_row("vectors", f"{now.vectors}, {now.vector_rate:.0f} a second")
     table.add_row("accepted", f"{now.accepted:.1%} of {sum(now.outcomes.values())}")
     kinds = now.kinds or {}

@@ -69,7 +69,7 @@ class BatchResult:
 
     number: int
     programs: int
-    builds: int  # programs x builds
+    builds: int  # functions x builds
     vectors: int
     outcomes: Mapping[str, int]  # by outcome
     refusals: Mapping[str, int]  # by message, numbers left out
@@ -77,6 +77,7 @@ class BatchResult:
     seconds: float  # of the worker
     lost: str = ""  # why there is nothing else
     streams: int = 0  # how many of the programs are BPF text
+    functions: int = 0  # functions under test of the others
     process: int = 0  # the worker
     memory: int = 0  # bytes that it holds
 
@@ -257,7 +258,7 @@ def _build(order: Order) -> Half:
     if texts:
         return Half(order, 0.0, settings, texts=texts)
     trees = batch_trees(order)
-    members = {n: member(n, one, settings) for n, one in trees}
+    members = {n: member(n, one, settings, inner=True) for n, one in trees}
     natives = native_outcomes(list(members.values()), settings)
     units = [
         unit
@@ -288,13 +289,25 @@ def _judge(half: Half, answers: Sequence[Linux]) -> BatchResult:
             if check.outcome == "rejected":
                 refusals[general(check.detail)] += 1
             if check.outcome == "agree":
-                agreed[number].append((unit.config, frozenset(shown)))
+                if seen.target.tree is members[number].tree:
+                    agreed[number].append((unit.config, frozenset(shown)))
             else:
-                found[number].append(finding(members[number], seen, half.settings, order.seed))
+                found[number].append(finding(seen, half.settings, order.seed))
     kept = tuple(
         Seen(n, frozenset(features[n]), tuple(agreed[n]), findings=tuple(found[n])) for n in members
     )
-    return BatchResult(order.number, len(members), builds, vectors, outcomes, refusals, kept, 0.0)
+    functions = sum(len(one.targets) for one in members.values())
+    return BatchResult(
+        order.number,
+        len(members),
+        builds,
+        vectors,
+        outcomes,
+        refusals,
+        kept,
+        0.0,
+        functions=functions,
+    )
 
 
 def _judge_texts(half: Half, answers: Sequence[Linux]) -> BatchResult:

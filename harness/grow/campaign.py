@@ -99,7 +99,7 @@ class _Session:
     began: float
     progress: Callable[[Summary], None]
     queue: KernelQueue | None = None
-    before: tuple[int, int] = (0, 0)  # programs and vectors of earlier sessions
+    before: tuple[int, int, int] = (0, 0, 0)  # programs, vectors, functions of earlier sessions
     next: int = 0
     surveys: int = 0  # of the corpus, that are not done
     claimed: set[str] = field(default_factory=set)  # features that a candidate is shrunk for
@@ -141,8 +141,8 @@ def grow(
         campaign = replace(campaign, settings=replace(campaign.settings, seed=state.seed))
         _writable(campaign)
         session = _Session(campaign, state, time.monotonic(), progress)
-        start = summarise(state, 0.0, (0, 0), 0)
-        session.before = start.programs, start.vectors
+        start = summarise(state, 0.0, (0, 0, 0), 0)
+        session.before = start.programs, start.vectors, start.functions
         with _queue(campaign) as queue:
             session.queue = queue
             # the last is begun first
@@ -301,7 +301,8 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
     session.faults = session.faults + 1 if result.lost else 0
     if session.faults >= FAULTS:
         raise HarnessError(f"{FAULTS} batches were lost in a row: {result.lost}")
-    found = [one for seen in result.seen for one in _findings(session, seen)]
+    written: set[str] = set()  # buckets of this batch
+    found = [one for seen in result.seen for one in _findings(session, seen, written)]
     candidates = _candidates(session, result)
     fresh = {one.bucket for one in found} - state.buckets.keys()
     state.add(result, found, candidates)
@@ -313,7 +314,7 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
             yield from _shrink_step(session, one.bucket, one.file)
 
 
-def _findings(session: _Session, seen: Seen) -> Iterator[Found]:
+def _findings(session: _Session, seen: Seen, written: set[str]) -> Iterator[Found]:
     """Write the findings of a program; what is not a divergence is kept once, and counted."""
     campaign, state = session.campaign, session.state
     for text in seen.texts:
@@ -324,7 +325,6 @@ def _findings(session: _Session, seen: Seen) -> Iterator[Found]:
             corpus.write(replace(text.case, path=path, note=note))
         session.texts.setdefault(text.bucket, text)
         yield Found(text.bucket, None, name)
-    written: set[str] = set()
     for found in seen.findings:
         known = known_as(found, campaign.known)
         if found.outcome != "diverge" and (
@@ -334,7 +334,7 @@ def _findings(session: _Session, seen: Seen) -> Iterator[Found]:
             continue
         written.add(found.bucket)
         axes = f"O{found.config.opt}-{found.config.mcpu}-{found.config.linkage}"
-        mark = f"{campaign.seed}-{seen.number}-{axes}"
+        mark = f"{campaign.seed}-{found.function.strip('_')}-{axes}"
         name = f"{found.outcome}-{digest(found.bucket)}-{mark}.json"
         findings.write(found, campaign.folder / name)
         yield Found(found.bucket, known, name)

@@ -180,7 +180,7 @@ def shrink_finding(
             for seen in judge(unit, members, settings, natives, {}):
                 if time.monotonic() > deadline:
                     return good
-                one = members[seen.number]
+                one = seen.target
                 causes = []
                 if seen.check.outcome == "diverge" and seen.program is not None:
                     causes = constructs(seen.program, seen.check, one.place.mask)
@@ -189,7 +189,7 @@ def shrink_finding(
                     and bucket(seen.check, causes) == start.bucket
                 )
                 if good[seen.number]:
-                    smallest[one.tree] = finding(one, seen, settings, 0)
+                    smallest[one.tree] = finding(seen, settings, 0)
         return good
 
     try:

@@ -18,12 +18,12 @@ from typing import Any
 from harness.grow.batch import BatchResult
 from harness.model import BuildConfig, HarnessError
 
-FORMAT = 2
+FORMAT = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS campaign (key TEXT PRIMARY KEY, value NOT NULL);
 CREATE TABLE IF NOT EXISTS batch (
-    number INTEGER PRIMARY KEY, programs INTEGER, streams INTEGER, builds INTEGER,
-    vectors INTEGER, seconds REAL, lost TEXT);
+    number INTEGER PRIMARY KEY, programs INTEGER, streams INTEGER, functions INTEGER,
+    builds INTEGER, vectors INTEGER, seconds REAL, lost TEXT);
 CREATE TABLE IF NOT EXISTS outcome (name TEXT PRIMARY KEY, count INTEGER);
 CREATE TABLE IF NOT EXISTS refusal (message TEXT PRIMARY KEY, count INTEGER);
 CREATE TABLE IF NOT EXISTS feature (name TEXT PRIMARY KEY, batch INTEGER);
@@ -134,12 +134,13 @@ class State:
                 result.number,
                 result.programs,
                 result.streams,
+                result.functions,
                 result.builds,
                 result.vectors,
                 result.seconds,
                 result.lost,
             )
-            db.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             for name, count in result.outcomes.items():
                 _count(db, "outcome", "name", name, count)
             for message, count in result.refusals.items():

@@ -42,6 +42,8 @@ class Summary:
     seconds: float  # of this session
     rate: float  # programs a second, this session
     streams: int = 0  # programs of BPF text, among *programs*
+    functions: int = 0  # of C, under test
+    function_rate: float = 0.0  # functions a second, this session
     vector_rate: float = 0.0  # vectors a second, this session
     kinds: Mapping[str, int] | None = None  # features by kind
     history: Sequence[Sample] = ()
@@ -65,11 +67,15 @@ class Summary:
         )
 
 
-def summarise(state: State, seconds: float, before: tuple[int, int], memory: int) -> Summary:
-    """Return what the campaign of *state* came to; *before*: programs and vectors at its start."""
-    ((programs, streams, builds, vectors, lost),) = state.table(
-        "SELECT coalesce(sum(programs), 0), coalesce(sum(streams), 0), coalesce(sum(builds), 0), "
-        "coalesce(sum(vectors), 0), coalesce(sum(lost != ''), 0) FROM batch"
+def summarise(state: State, seconds: float, before: tuple[int, int, int], memory: int) -> Summary:
+    """Return what the campaign of *state* came to.
+
+    *before*: programs, vectors and functions at the start of the session.
+    """
+    names = ("programs", "streams", "functions", "builds", "vectors", "lost != ''")
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+    ((programs, streams, functions, builds, vectors, lost),) = state.table(
+        f"SELECT {sums} FROM batch"
     )
     buckets = {
         name: (count, file, known)
@@ -96,6 +102,8 @@ def summarise(state: State, seconds: float, before: tuple[int, int], memory: int
         seconds=seconds,
         rate=(programs - before[0]) / seconds if seconds else 0.0,
         streams=streams,
+        functions=functions,
+        function_rate=(functions - before[2]) / seconds if seconds else 0.0,
         vector_rate=(vectors - before[1]) / seconds if seconds else 0.0,
         kinds=dict(kinds),
         history=tuple(Sample(*row) for row in history),
@@ -111,6 +119,7 @@ def summary_json(result: Summary) -> dict[str, Any]:
         "seed": result.seed,
         "programs": result.programs,
         "streams": result.streams,
+        "functions": result.functions,
         "builds": result.builds,
         "vectors": result.vectors,
         "accepted": round(result.accepted, 4),
@@ -127,6 +136,7 @@ def summary_json(result: Summary) -> dict[str, Any]:
         ],
         "seconds": round(result.seconds, 3),
         "rate": round(result.rate, 3),
+        "function_rate": round(result.function_rate, 3),
         "vector_rate": round(result.vector_rate, 3),
         "memory": result.memory,
         "history": [
@@ -146,7 +156,8 @@ def summary_json(result: Summary) -> dict[str, Any]:
 def line(now: Summary) -> str:
     """Return one line that says how far the campaign is."""
     return (
-        f"{now.programs} programs ({now.rate:.1f}/s), {now.builds} builds, {now.vectors} vectors "
+        f"{now.programs} programs ({now.rate:.1f}/s), {now.functions} functions of C "
+        f"({now.function_rate:.1f}/s), {now.builds} builds, {now.vectors} vectors "
         f"({now.vector_rate:.0f}/s), {now.accepted:.0%} accepted, {now.features} features, "
         f"{now.kept} kept, {len(now.buckets)} buckets"
     )

@@ -18,6 +18,7 @@ from harness.findings import Finding
 from harness.grow import features as shown_by
 from harness.grow.buckets import bucket, constructs
 from harness.grow.features import general
+from harness.isa.stack_args import REG_ARGS
 from harness.model import (
     BuildConfig,
     HarnessError,
@@ -38,20 +39,28 @@ PATIENCE = 10.0, 0.5  # seconds a compiler may take, and more for each program
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A function under test: it has a driver."""
+
+    tree: Tree  # its root is the function
+    place: Layout
+    vectors: Sequence[Vector]
+
+    @property
+    def function(self) -> str:
+        """Its name in C."""
+        return self.place.signature.name
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One C program of a batch."""
 
     number: int
     tree: Tree
     text: str  # C, without what all programs share
-    place: Layout
-    vectors: Sequence[Vector]
+    targets: tuple[Target, ...]  # the first is the tree's own root
     nodes: frozenset[str]  # names of the kinds of nodes in *tree*
-
-    @property
-    def function(self) -> str:
-        """The function under test."""
-        return self.place.signature.name
 
 
 def name_of(number: int) -> str:
@@ -59,15 +68,29 @@ def name_of(number: int) -> str:
     return f"p{number}_"
 
 
-def member(number: int, one: Tree, settings: Settings) -> Member:
-    """Return the C program *one* with its driver's layout and its input vectors."""
+def member(number: int, one: Tree, settings: Settings, *, inner: bool = False) -> Member:
+    """Return the C program *one* with its drivers' layouts and input vectors.
+
+    With *inner* the functions below the root that take stack arguments have drivers of their
+    own, where that changes nothing for the root: a static function is compiled for its callers.
+    """
     prefix = name_of(number)
-    place = layout(signature(one, prefix))
-    if not isinstance(place, Layout):
-        raise HarnessError(f"program {number} has no driver: {place.why}")
+    trees = [one]
+    if inner and one.linkages == ("hidden",):
+        trees += [
+            replace(one, functions=one.functions[: at + 1])
+            for at, function in enumerate(one.functions[:-1])
+            if function.slots > REG_ARGS and not function.static
+        ]
+    targets = []
+    for each in trees:
+        place = layout(signature(each, prefix))
+        if isinstance(place, Layout):
+            targets.append(Target(each, place, pipeline.vectors_of(place, settings)))
+        elif each is one:
+            raise HarnessError(f"program {number} has no driver: {place.why}")
     text = Printer(prefix).tree(one)
-    vectors = pipeline.vectors_of(place, settings)
-    return Member(number, one, text, place, vectors, shown_by.node_names(one))
+    return Member(number, one, text, tuple(targets), shown_by.node_names(one))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +109,15 @@ def _prologue() -> str:
 def plan(members: Sequence[Member], natives: Natives | None = None) -> Plan:
     """Return what to check of *members*, which are one file."""
     start = _prologue()
-    parts = {m.function: f"{start}\n{m.text}" for m in members}
+    parts = {t.function: f"{start}\n{m.text}" for m in members for t in m.targets}
+    targets = [target for m in members for target in m.targets]
     # a compiler that complains says of which program
     text = "".join([start, *(f'\n#line 1 "{name_of(m.number)}"\n{m.text}' for m in members)])
     return Plan(
         "grow.c",
         _NOWHERE,
-        layouts=tuple(m.place for m in members),
-        vectors={m.function: m.vectors for m in members},
+        layouts=tuple(t.place for t in targets),
+        vectors={t.function: t.vectors for t in targets},
         natives=natives.outcomes if natives else {},
         text=text,
         parts=parts,
@@ -127,7 +151,7 @@ def native_outcomes(members: Sequence[Member], settings: Settings) -> Natives:
     if not why:
         return Natives(outcomes)
     if len(members) == 1:
-        return Natives({}, {members[0].function: why})
+        return Natives({}, {target.function: why for target in members[0].targets})
     parts = [native_outcomes(part, settings) for part in split(members, why)]
     return Natives(
         {name: seen for part in parts for name, seen in part.outcomes.items()},
@@ -164,6 +188,7 @@ class Judgement:
     """What came of one program in one build."""
 
     number: int
+    target: Target
     check: Check
     program: Program | None = None
     verification: Verification | None = None
@@ -182,14 +207,14 @@ def judge(
     failed = {check.function: check for check in unit.built.checks}
     if not programs:
         failed |= {c.function: c for c in pipeline.check_built(unit.built, settings)}
-    for number in unit.numbers:
-        one = members[number]
+    targets = [(number, target) for number in unit.numbers for target in members[number].targets]
+    for number, one in targets:
         name = driver.entry(one.function)
         program = programs.get(name)
         if program is None:
             why = "the object lacks its driver"
             lacking = Check("grow.c", one.function, unit.config, "compile_error", detail=why)
-            yield Judgement(number, failed.get(one.function, lacking))
+            yield Judgement(number, one, failed.get(one.function, lacking))
             continue
         try:
             seen = pipeline.judge_function(
@@ -197,13 +222,13 @@ def judge(
             )
         except HarnessError as error:
             check = Check("grow.c", one.function, unit.config, "unknown", detail=str(error))
-            yield Judgement(number, check, program)
+            yield Judgement(number, one, check, program)
             continue
         check = seen.check
         why = natives.whys.get(one.function, "")
         if why and check.outcome == "agree":
             check = replace(check, outcome="unknown", detail=why)
-        yield Judgement(number, check, program, seen.verification, seen.image)
+        yield Judgement(number, one, check, program, seen.verification, seen.image)
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:
@@ -215,19 +240,21 @@ def judgement_features(seen: Judgement, one: Member) -> set[str]:
         found |= shown_by.verifier_features(seen.verification)
     prefix = name_of(seen.number)
     config = seen.check.config
+    if seen.target is not one.targets[0]:
+        return found
     return found | shown_by.clang_features(one.tree, one.nodes, seen.program, config, prefix)
 
 
-def finding(one: Member, seen: Judgement, settings: Settings, seed: int) -> Finding:
+def finding(seen: Judgement, settings: Settings, seed: int) -> Finding:
     """Return what did not agree as a finding that stands alone."""
-    check = seen.check
+    check, one, number = seen.check, seen.target, seen.number
     assert check.config is not None
     compiler = settings.compiler(check.config.compiler)
     causes: list[str] = []
     if check.outcome == "diverge" and seen.program is not None:
         causes = constructs(seen.program, check, one.place.mask)
     return Finding(
-        c=print_file([(name_of(one.number), one.tree)]),
+        c=print_file([(name_of(number), one.tree)]),
         function=check.function,
         config=check.config,
         outcome=check.outcome,
@@ -241,7 +268,7 @@ def finding(one: Member, seen: Judgement, settings: Settings, seed: int) -> Find
         detail=check.detail,
         where=check.where,
         divergences=check.divergences[:3],
-        source=f"program {one.number} of seed {seed}",
+        source=f"program {number} of seed {seed}",
         tree=tree.to_json(one.tree),
         bucket=bucket(check, causes),
     )

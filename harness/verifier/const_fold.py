@@ -127,25 +127,27 @@ def compute_const_regs(env: Env) -> None:
     for sub in env.subs:
         before[sub.start] = [None] * 12
     order = env.postorder[::-1]
-    changed = True
-    while changed:
-        changed = False
+    dirty = bytearray(env.count)  # what goes in changed since it was last followed
+    for sub in env.subs:
+        dirty[sub.start] = 1
+    while any(dirty):
         for at in order:
             regs = before[at]
-            if regs is None:
+            if regs is None or not dirty[at]:
                 continue
+            dirty[at] = 0
             out = regs.copy()
             _transfer(env, out, env.insns[at], at)
             for to in env.successors[at]:
                 target = before[to]
                 if target is None:
                     before[to] = out.copy()
-                    changed = True
+                    dirty[to] = 1
                     continue
                 for index, old in enumerate(target):
                     if old is not None and old != out[index]:
                         target[index] = None
-                        changed = True
+                        dirty[to] = 1
     empty: dict[int, int] = {}
     for known in before:
         consts, maps, subs = empty, empty, empty

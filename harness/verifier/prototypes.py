@@ -190,13 +190,8 @@ def _decl_tags(env: Env, btf: Btf, sub: Subprog, index: int) -> set[str]:
 
 
 def _arg_tags(btf: Btf, func_id: int, index: int) -> Iterable[DeclTag]:
-    for kind in btf.types:
-        if (
-            isinstance(kind, DeclTag)
-            and kind.type == func_id
-            and kind.component == index
-            and kind.name.startswith("arg:")
-        ):
+    for kind in btf.tags(func_id):
+        if kind.component == index and kind.name.startswith("arg:"):
             yield kind
 
 
