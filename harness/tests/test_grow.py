@@ -94,7 +94,7 @@ def test_what_is_new_becomes_a_case_that_agrees(tmp_path: Path, compiler: Compil
     campaign = grow.Campaign(
         Settings((), (compiler,), vectors=8),
         tmp_path / "findings",
-        seed=4,
+        seed=5,  # whose first batch is C
         count=2,
         batch=2,
         corpus=tmp_path / "cases",
