@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.model import LineInfo, Program
-from harness.tests.programs import HASH, program
+from harness.tests.programs import ARRAY, HASH, program
 from harness.tests.test_verifier_stack_args import EIGHT
 from harness.verifier import verify
 
@@ -161,3 +161,17 @@ def test_statistics_of_each_function() -> None:
 def test_states(source: str, state: str) -> None:
     lines = log(program(f"{source}\nr0 = r5\nexit", maps=[HASH]), 2)
     assert [line[40:] for line in lines if line[38:41] == "; R"][-1] == state
+
+
+def test_the_second_half_of_a_wide_load_is_stepped_over_in_silence() -> None:
+    source = """
+        *(u32 *)(r10 - 4) = 1
+        r1 = map[idx:0]
+        r2 = r10
+        r2 += -4
+        call 1
+        r0 = 0
+        exit
+    """
+    steps = [line for line in log(program(source, maps=(ARRAY,)), 2) if " before " in line]
+    assert [line.split(" before ")[1].split(":")[0] for line in steps] == ["4", "3", "1", "0"]

@@ -16,6 +16,7 @@ from harness.isa.insn import (
     Exit,
     Goto,
     GotoX,
+    High,
     Insn,
     Jump,
     Load,
@@ -489,6 +490,8 @@ def _slots_text(mask: int) -> str:
 
 
 def _say_step(env: Env, trail: Trail, at: int) -> None:
+    if isinstance(env.insns[at], High):
+        return  # the kernel steps over the second half of a wide load in silence
     frame = trail.frame
     env.log.text(
         f"mark_precise: frame{frame}: regs={_regs_text(trail.regs[frame])} "
