@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 # Linkage of a function                   btf.rst, 2.2.12
@@ -648,6 +648,36 @@ def references(kind: BtfType) -> tuple[int, ...]:
             return ()
         case _:
             return (kind.type,)
+
+
+def renumbered(types: Mapping[int, BtfType], more: Iterable[DeclTag] = ()) -> Btf:
+    """Return *types*, by id, and *more* as a BTF without gaps: ids count from 0, in order.
+
+    All that the types name must be among them.
+    """
+    new = {old: number for number, old in enumerate(sorted(types))}
+    kinds = [_with_ids(types[old], new) for old in sorted(types)]
+    return Btf((*kinds, *(_with_ids(tag, new) for tag in more)))
+
+
+def _with_ids(kind: BtfType, new: Mapping[int, int]) -> BtfType:
+    """Return *kind* with the types it names by other numbers."""
+    match kind:
+        case Array():
+            return replace(kind, type=new[kind.type], index_type=new[kind.index_type])
+        case Struct(members=members):
+            return replace(kind, members=tuple(replace(m, type=new[m.type]) for m in members))
+        case FuncProto(returns=returns, params=params):
+            given = tuple(replace(param, type=new[param.type]) for param in params)
+            return replace(kind, returns=new[returns], params=given)
+        case DataSec(variables=variables):
+            return replace(
+                kind, variables=tuple(replace(each, type=new[each.type]) for each in variables)
+            )
+        case Void() | Int() | Enum() | Fwd() | Float():
+            return kind
+        case _:
+            return replace(kind, type=new[kind.type])
 
 
 def _check_ids(types: list[BtfType]) -> None:

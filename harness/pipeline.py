@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from harness import verifier
 from harness.compare import compare_all
-from harness.corpus import Case, RunCheck, VerifyCheck, bless
+from harness.corpus import Case, RunCheck, VerifyCheck, bless, kernel_types
 from harness.corpus import program as case_program
 from harness.interp import RINGBUF
 from harness.jit import x86_64
@@ -689,7 +689,11 @@ def observe(case: Case) -> Observation:
     assert case.program is not None
     program = case_program(case.program, case.name)
     kernel = case.verify.kernel if case.verify else ""
-    options = verifier.Options(jit=kernel != "no-jit", jit_stack_args=kernel != "no-stack-args")
+    options = verifier.Options(
+        jit=kernel != "no-jit",
+        jit_stack_args=kernel != "no-stack-args",
+        kernel_btf=kernel_types(),
+    )
     verification = verifier.verify(program, log_level=1, options=options)
     insn, message = None, None
     match verification.verdict:

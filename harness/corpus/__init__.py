@@ -17,6 +17,7 @@ from harness.corpus.case import (
     SourceText,
     VerifyCheck,
 )
+from harness.corpus.kernel_types import kernel_types
 from harness.corpus.known import FINDINGS, STATUSES, Known, read_known
 from harness.corpus.reading import find, read
 from harness.corpus.same import duplicates, fingerprint
@@ -41,6 +42,7 @@ __all__ = [
     "duplicates",
     "find",
     "fingerprint",
+    "kernel_types",
     "program",
     "read",
     "read_known",

@@ -29,6 +29,9 @@ class ProgramText:
     asm: str
     type: str = "syscall"
     attach_type: str = ""  # the expected attach type BPF_*, lower case
+    attach: str = ""  # what it attaches to: a function, a hook, a tracepoint, an iterator
+    sleepable: bool = False
+    kfuncs: tuple[str, ...] = ()  # kernel functions, which the text calls by their number
     dialect: Dialect = "r11"
     functions: tuple[FunctionDecl, ...] = ()
     maps: tuple[MapDef, ...] = ()

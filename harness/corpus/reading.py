@@ -58,7 +58,7 @@ def _case(path: Path, table: Table) -> Case:
 
 # fmt: off
 _CASE    = "note program source verify jit run crosscheck"
-_PROGRAM = "asm type attach_type dialect functions maps"
+_PROGRAM = "asm type attach_type attach sleepable kfuncs dialect functions maps"
 _SOURCE  = "c opts mcpus linkages tree"
 _VERIFY  = "verdict message insn log kernel"
 _JIT     = "x86_64"
@@ -103,6 +103,9 @@ def _program(table: Table) -> ProgramText:
         asm=table.string("asm"),
         type=table.string("type", "syscall"),
         attach_type=table.string("attach_type", ""),
+        attach=table.string("attach", ""),
+        sleepable=table.boolean("sleepable"),
+        kfuncs=table.strings("kfuncs", ()),
         dialect="r12" if table.choice("dialect", ("r11", "r12"), "r11") == "r12" else "r11",
         functions=tuple(functions),
         maps=tuple(maps),

@@ -71,7 +71,10 @@ def program(text: ProgramText, name: str) -> Program:
         subprograms=tuple(subprograms),
         maps=text.maps,
         btf=btf.Btf(tuple(types)),
+        kfuncs=text.kfuncs,
+        attach=text.attach,
         attach_type=text.attach_type,
+        sleepable=text.sleepable,
     )
 
 

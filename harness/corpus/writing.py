@@ -98,6 +98,12 @@ def _program_table(program: ProgramText) -> Table:
         table["type"] = program.type
     if program.attach_type:
         table["attach_type"] = program.attach_type
+    if program.attach:
+        table["attach"] = program.attach
+    if program.sleepable:
+        table["sleepable"] = True
+    if program.kfuncs:
+        table["kfuncs"] = list(program.kfuncs)
     if program.dialect != "r11":
         table["dialect"] = program.dialect
     table["asm"] = _text(program.asm)
