@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -48,7 +50,7 @@ def settings(compiler: Compiler) -> pipeline.Settings:
 
 
 def test_every_name_is_in_scope_and_every_pointer_fits():
-    for number in range(300):
+    for number in range(120):
         assert problems(generate(5, number)) == []
 
 
@@ -58,7 +60,7 @@ def test_the_same_seed_makes_the_same_program():
 
 
 def test_programs_have_many_arguments_and_deep_calls():
-    trees = [generate(5, number) for number in range(200)]
+    trees = [generate(5, number) for number in range(120)]
     slots = {f.slots for one in trees for f in one.functions}
     assert {6, 7, 8, 9, 10, 11, 12} <= slots
     assert max(slots) <= 12
@@ -66,7 +68,7 @@ def test_programs_have_many_arguments_and_deep_calls():
 
 
 def test_programs_have_all_kinds_of_statements_and_arguments():
-    trees = [generate(5, number) for number in range(400)]
+    trees = [generate(5, number) for number in range(200)]
     nodes = [node for one in trees for node in walk(one)]
     statements = {"Call", "CallIf", "Loop", "Switch", "AtomicOp", "CopyObject", "CopyBytes", "Fill"}
     assert statements <= {type(node).__name__ for node in nodes}
@@ -216,3 +218,45 @@ def test_shrinking_keeps_what_is_interesting_and_little_else():
     assert problems(small) == []
     assert len(small.functions) == 1
     assert size(small) < 32
+
+
+def host_compiler(folder: Path) -> str | None:
+    """Return a compiler of this machine that has both sanitizers' run-time libraries."""
+    (folder / "empty.c").write_text("int main(void) { return 0; }\n")
+    for name in ("gcc", "clang", "cc"):
+        if shutil.which(name):
+            command = [name, SANITIZE, "-o", str(folder / "empty"), str(folder / "empty.c")]
+            if not subprocess.run(command, capture_output=True).returncode:
+                return name
+    return None
+
+
+SANITIZE = "-fsanitize=undefined,address"
+
+
+def test_sanitizers_find_nothing(tmp_path: Path, compiler: Compiler):
+    host = host_compiler(tmp_path)
+    if host is None:
+        pytest.skip(f"no C compiler here has the libraries of {SANITIZE}")
+    chosen = replace(settings(compiler), vectors=10)
+    planned = plan(tmp_path / "a.c", batch(16, seed=12), chosen)
+    text = driver.translation_unit(planned.path, planned.layouts)
+    lines = ["void *memcpy(void *, const void *, __SIZE_TYPE__);", "int main(void) {"]
+    for name, vectors in planned.vectors.items():
+        for vector in vectors:
+            lines += [
+                "\t{",
+                f"\tstatic const unsigned char from[] = {{ {', '.join(map(str, vector))} }};",
+                f"\tstatic _Alignas(16) unsigned char to[{len(vector)}];",
+                f"\tmemcpy(to, from, {len(vector)});",
+                f"\t{driver.entry(name)}(to);",
+                "\t}",
+            ]
+    path = tmp_path / "main.c"
+    path.write_text("\n".join([text, *lines, "\treturn 0;", "}", ""]))
+    binary = str(tmp_path / "main")
+    options = ["-std=gnu2x", "-O1", "-w", SANITIZE, "-fno-sanitize-recover=all"]
+    built = subprocess.run([host, *options, "-o", binary, str(path)], capture_output=True)
+    assert not built.returncode, built.stderr.decode()[:2000]
+    ran = subprocess.run([binary], capture_output=True, timeout=60)
+    assert not ran.returncode, ran.stderr.decode()[:2000]
