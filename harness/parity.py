@@ -344,14 +344,17 @@ def _compare_accepted(
         note("results", compare_results(us.outcomes, linux.outcomes, subject.mask))
 
 
+_PERCPU = ("private_stack", "percpu")
+
+
 def _compare_image(us: Ours, image: Image, codes: Sequence[tuple[str, bytes]]) -> Difference | None:
-    """Compare; private stacks may lie near the kernel's image or elsewhere."""
+    """Compare; per-CPU memory may lie near the kernel's image or elsewhere."""
     found = compare_images(image, codes)
     program = us.translated
     if (
         found is not None
         and isinstance(program, Program)
-        and any(frame.private_stack for frame in program.frames)
+        and any(r.kind in _PERCPU for sub in image.subprograms for r in sub.relocations)
     ):
         far = x86_64.compile(program, x86_64.Options(near_percpu=False))
         if isinstance(far, Image) and compare_images(far, codes) is None:

@@ -19,6 +19,7 @@ ABSOLUTE = {
     "ksym",
     "arena",
     "private_stack",
+    "percpu",
 }  # four-byte fields that are addresses, sign-extended, not distances
 
 
@@ -50,8 +51,8 @@ class Linked:
 def link(image: Image, base: int, resolve: Callable[[Relocation], int]) -> Linked:
     """Place *image* at *base*; *resolve* gives the address of what is no subprogram of it.
 
-    *resolve* sees relocations of kind helper, kfunc, map, data, thunk, ksym, arena
-    and private_stack, and returns where the target is; the addend is added here.
+    *resolve* sees relocations of kind helper, kfunc, map, data, thunk, ksym, arena,
+    private_stack and percpu, and returns where the target is; the addend is added here.
     Raises ``HarnessError`` where an address does not fit its field.
     """
     symbols: dict[str, int] = {}

@@ -378,11 +378,18 @@ class _Function:
                 name = self.program.maps[index].name
                 if kind == "map_idx":
                     self._relocate(slot, 2, 8, "map", name)
+                elif self._percpu(slot) and self.options.near_percpu:
+                    self._relocate(slot, 3, 4, "percpu", name, offset)
+                    return x.MOV_ri32(dst, 0)
                 else:
                     self._relocate(slot, 2, 8, "data", name, offset)
                 return x.MOV_ri64(dst, 0)
             case kind:
                 raise UnsupportedError(f"64-bit immediate load of kind {kind or insn.src}")
+
+    def _percpu(self, slot: int) -> bool:
+        """Say whether the load at *slot* is of a per-CPU value, as fix-ups leave it."""
+        return slot + 2 < len(self.insns) and isinstance(self.insns[slot + 2], PercpuAddr)
 
     def _to_user(self, slot: int, dst: int, src: int) -> bytes:
         """Put the upper half of the arena's user address before an offset that is not zero."""

@@ -111,7 +111,7 @@ def lookup(found: MapDef, layout: Layout) -> Patch | None:
         case _Map.XSKMAP:
             return Patch(
                 Load(4, 0, 2, 0),
-                Jump("ge", 64, 0, None, found.max_entries, 5),
+                Jump("ge", 32, 0, None, _signed32(found.max_entries), 5),
                 Alu("lsh", 64, 0, None, 3),
                 Alu("add", 64, 1, None, layout.offset("xsk_map", "xsk_map")),
                 Alu("add", 64, 0, 1),
