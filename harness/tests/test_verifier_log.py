@@ -165,10 +165,10 @@ def test_states(source: str, state: str) -> None:
 
 def test_the_second_half_of_a_wide_load_is_stepped_over_in_silence() -> None:
     source = """
-        *(u32 *)(r10 - 4) = 1
+        *(u32 *)(r10 - 8) = 1
         r1 = map[idx:0]
         r2 = r10
-        r2 += -4
+        r2 += -8
         call 1
         r0 = 0
         exit

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from harness.isa.insn import Jump
 from harness.tests.programs import PTR_SKB, program, text, verdict
-from harness.verifier import Options, verify
+from harness.verifier import Options, packets, verify
+from harness.verifier.bounds import const
+from harness.verifier.state import MAIN, PACKET, PACKET_END, PACKET_META, Frame, Reg, State
 
 HEAD = "r2 = *(u32 *)(r1 + 0); r3 = *(u32 *)(r1 + 4); "  # data, data_end of xdp
 META = "r2 = *(u32 *)(r1 + 8); r3 = *(u32 *)(r1 + 0); "  # data_meta, data
@@ -214,3 +217,32 @@ def test_a_global_function_that_moves_the_packet() -> None:
             body.format(inside), {"f": [PTR_SKB]}, type="sched_cls", linkage={"f": "global"}
         )
         assert verdict(subject) == expected
+
+
+COMPARE = {"gt": int.__gt__, "ge": int.__ge__, "lt": int.__lt__, "le": int.__le__}
+
+
+@pytest.mark.parametrize("op", COMPARE)
+@pytest.mark.parametrize("turned", [False, True], ids=["pointer", "end"])
+@pytest.mark.parametrize(
+    "kinds", [(PACKET, PACKET_END), (PACKET_META, PACKET)], ids=["data", "meta"]
+)
+def test_ranges_hold_for_every_length(op: str, turned: bool, kinds: tuple[int, int]) -> None:
+    insn = Jump(op, 64, 3, 4, 0, 5) if turned else Jump(op, 64, 4, 3, 0, 5)
+    for off in range(6):
+        frame = Frame(MAIN, 0, 0)
+        frame.regs[2] = Reg(kinds[0], const(0))
+        frame.regs[3] = Reg(kinds[1], const(0))
+        frame.regs[4] = Reg(kinds[0], const(off))
+        falls = State(frame, 0)
+        jumps = falls.copy()
+        packets.learn(falls, jumps, 0, insn)
+        for length in range(8):  # of what is there
+            sides = (length, off) if turned else (off, length)
+            jumped = COMPARE[op](*sides)
+            regs = (jumps if jumped else falls).frames[0].regs
+            assert regs[2].info <= length
+            reached = regs[4].info
+            assert reached >= 0 or off >= length - reached - 1  # AT_END -1, BEYOND_END -2
+            left, right = (regs[3], regs[4]) if turned else (regs[4], regs[3])
+            assert packets.taken(insn, left, right) in (None, jumped)
