@@ -7,6 +7,8 @@ precise in the checkpoints on the way.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from harness.isa.insn import (
     FP,
     Alu,
@@ -65,6 +67,11 @@ class Trail:
         """Say whether everything is found."""
         last = self.frame + 1
         return not (any(self.regs[:last]) or any(self.slots[:last]) or any(self.args[:last]))
+
+    def key(self) -> Hashable:
+        """Return what is to be found, for comparison."""
+        last = self.frame + 1
+        return tuple(self.regs[:last]), tuple(self.slots[:last]), tuple(self.args[:last])
 
 
 def push_history(
@@ -137,12 +144,17 @@ def _undo(insn: Insn) -> tuple[int, int, int]:
 def mark(env: Env, start: State, trail: Trail) -> bool:
     """Walk back from *start* until everything is found (``bpf_mark_chain_precision``).
 
-    Return whether a mark was set that was not there.
+    Return whether a mark was set that was not there. Marks stay, so a walk that comes to a
+    place in the history of *start* where an earlier one was, looking for the same, finds
+    nothing new; the log of level 2 shows each step all the same.
     """
     if trail.empty():
         return False
     loud = env.log.level > 1
     state = start
+    walked = None if loud else start.walked
+    if walked is None and not loud:
+        walked = start.walked = set()
     first, last, following = state.first, start.insn, -1
     skip = True
     changed = False
@@ -205,6 +217,16 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
             if entry is not None:
                 at = entry[1]
                 end -= 1
+                if walked is not None and state is start:
+                    here: Hashable
+                    if frame:
+                        trail.regs[frame] = mask
+                        here = end, at, trail.key()
+                    else:
+                        here = end, at, mask, trail.slots[0], trail.args[0]
+                    if here in walked:
+                        return changed
+                    walked.add(here)
             else:
                 at -= 1
             if not 0 <= at < count:

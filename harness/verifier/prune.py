@@ -461,12 +461,23 @@ def _misses_again(old: Checkpoint, cur: State, exact: int) -> bool:
     return theirs.reg.type != SCALAR or not is_subset(mine.reg.num, theirs.reg.num)
 
 
-def _maybe_looping(old: State, cur: State) -> bool:
+def _maybe_looping(old: Checkpoint, cur: State) -> bool:
     """``states_maybe_looping``."""
     if len(old.frames) != len(cur.frames):
         return False
     mine, theirs = old.frames[-1], cur.frames[-1]
-    return mine is theirs or all(a.same(b) for a, b in zip(mine.regs, theirs.regs, strict=True))
+    if mine is theirs:
+        return True
+    others = theirs.regs
+    index = old.miss_loop  # the register that was not the same the last time is not the same now
+    if not mine.regs[index].same(others[index]):
+        return False
+    for index, reg in enumerate(mine.regs):
+        other = others[index]
+        if reg is not other and not reg.same(other):
+            old.miss_loop = index
+            return False
+    return True
 
 
 def _iter_active(cur: State) -> bool:
@@ -763,6 +774,7 @@ def _remember(env: Env, cur: State, at: int, bucket: list[Checkpoint]) -> None:
     cur.first = at
     cur.dfs_depth = new.dfs_depth + 1
     cur.history = []
+    cur.walked = None
     bucket.append(new)
 
 

@@ -10,6 +10,7 @@ Mirrors ``struct bpf_reg_state``, ``bpf_stack_state``, ``bpf_func_state`` and
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from harness.btf import Btf
@@ -336,6 +337,7 @@ class State:
         "rcu_locks",
         "refs",
         "sleepable",
+        "walked",
     )
 
     def __init__(self, frame: Frame, first: int) -> None:
@@ -346,6 +348,7 @@ class State:
         self.first = first
         self.last = -1
         self.history: list[History] = []
+        self.walked: set[Hashable] | None = None  # places in it that marks were looked for from
         self.dfs_depth = 0
         self.callback_unroll = 0
         self.may_goto_depth = 0
@@ -365,6 +368,7 @@ class State:
         self.first = other.first
         self.last = other.last
         self.history = other.history.copy()
+        self.walked = None
         self.dfs_depth = other.dfs_depth
         self.callback_unroll = other.callback_unroll
         self.may_goto_depth = other.may_goto_depth
@@ -401,6 +405,7 @@ class Checkpoint(State):
         "hits",
         "in_free_list",
         "miss_frame",
+        "miss_loop",
         "miss_reg",
         "miss_reg_frame",
         "miss_slot",
@@ -421,6 +426,7 @@ class Checkpoint(State):
         self.in_free_list = False
         self.miss_frame = 0  # where a comparison failed last
         self.miss_slot = -1
+        self.miss_loop = 0
         self.miss_reg_frame = 0
         self.miss_reg = -1
         self.callchain: tuple[int, ...] | None = None  # call sites and the loop it is in
