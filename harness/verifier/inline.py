@@ -37,7 +37,7 @@ class _Map:
     """Types of maps (include/uapi/linux/bpf.h)."""
 
     HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
-    LRU_HASH, ARRAY_OF_MAPS, HASH_OF_MAPS, XSKMAP = 9, 12, 13, 17
+    LRU_HASH, ARRAY_OF_MAPS, HASH_OF_MAPS, XSKMAP, RHASH = 9, 12, 13, 17, 35
 
 
 class _Helper:
@@ -108,6 +108,14 @@ def lookup(found: MapDef, layout: Layout) -> Patch | None:
             return _hash(3, _value_of(found, layout), Load(8, 0, 0, 0), PercpuAddr(0, 0))
         case _Map.HASH_OF_MAPS:
             return _hash(2, _value_of(found, layout), Load(8, 0, 0, 0))
+        case _Map.RHASH:
+            key = -(-found.key_size // 8) * 8
+            return Patch(
+                Call("helper", _Helper.LOOKUP),
+                Jump("eq", 64, 0, None, 0, 1),
+                Alu("add", 64, 0, None, layout.offset("rhtab_elem", "data") + key),
+                symbols={0: "rhtab_lookup_elem"},
+            )
         case _Map.XSKMAP:
             return Patch(
                 Load(4, 0, 2, 0),
