@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from harness.btf import Struct
+from harness.btf import Func, Struct
 from harness.isa.insn import Atomic, StoreImm
 from harness.verifier import records, refs
 from harness.verifier.bounds import const
@@ -29,8 +29,14 @@ from harness.verifier.state import (
     type_name,
 )
 
-# Structs of the kernel that a map may own               register_btf_id_dtor_kfuncs
-_OWNED = frozenset({"task_struct", "cgroup", "bpf_cpumask", "bpf_crypto_ctx"})
+# Structs of the kernel that a map may own, by what destroys them   register_btf_id_dtor_kfuncs
+_OWNED = {
+    "task_struct": "bpf_task_release_dtor", "cgroup": "bpf_cgroup_release_dtor",
+    "bpf_cpumask": "bpf_cpumask_release_dtor", "bpf_crypto_ctx": "bpf_crypto_ctx_release_dtor",
+    "sk_buff": "bpf_kfree_skb_dtor", "bpf_ksock": "bpf_ksock_release_dtor",
+    "prog_test_ref_kfunc": "bpf_kfunc_call_test_release_dtor",
+    "prog_test_member": "bpf_kfunc_call_memb_release_dtor",
+}  # fmt: skip
 # Those that RCU guards                                   rcu_protected_types
 _RCU = frozenset({"prog_test_ref_kfunc", "cgroup", "bpf_cpumask", "task_struct",
                   "bpf_crypto_ctx", "bpf_ksock"})  # fmt: skip
@@ -47,7 +53,7 @@ def target(env: Env, field: records.Field) -> TypeRef:
     found = kernel.find(name, Struct)
     if found is None:
         return TypeRef(env.btf, field.target)
-    if field.kind == "kptr" and name not in _OWNED:
+    if field.kind == "kptr" and kernel.find(_OWNED.get(name, ""), Func) is None:
         raise NotModelled(f"a map that owns a struct {name}")
     return TypeRef(kernel, found)
 
