@@ -608,6 +608,8 @@ def _call_special(env: Env, number: int, meta: Meta) -> None:
             if not regs[2].is_null:
                 env.refuse("get_local_storage() doesn't support non-zero flags")
             mark_register(env, 2)
+        case 153 | 154 if regs[1].type & MEM_RCU:  # per_cpu_ptr, this_cpu_ptr
+            env.call_mark().percpu_object = True
         case 164:
             _call_for_each(env, meta)
         case 170:

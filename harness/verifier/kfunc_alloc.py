@@ -58,6 +58,8 @@ def _new(env: Env, meta: Meta) -> Reg:
             env.refuse("bpf_percpu_obj_new type ID argument must be of a struct of scalars")
         if records.of_type(env, type_id) is not None:
             env.refuse("bpf_percpu_obj_new type ID argument must not contain special fields")
+    mark = env.call_mark()
+    mark.object_size, mark.struct_meta = kind.size, records.of_type(env, type_id) is not None
     flags = BTF_ID | MEM_ALLOC | (MEM_PERCPU if percpu else 0)
     return Reg(flags, const(0), info=TypeRef(btf, type_id))
 
@@ -84,11 +86,12 @@ def _owned(env: Env, reg: Reg) -> None:
 
 def _drop(env: Env, meta: Meta) -> None:
     """``bpf_obj_drop``, ``bpf_percpu_obj_drop``."""
+    record = records.of_type(env, meta.more["object"].info.id)
+    env.call_mark().struct_meta = record is not None
     program = env.program
     tracing = program.type == "tracing" and not program.sleepable
     if not maps.is_tracing(env) and not (tracing and program.attach_type != "trace_iter"):
         return
-    record = records.of_type(env, meta.more["object"].info.id)
     if record is not None and any(field.kind not in _NMI_SAFE for field in record.fields):
         env.refuse(
             f"{meta.kfunc.name} cannot be used in tracing programs on types with NMI unsafe fields"
@@ -112,7 +115,7 @@ def _refcounted(env: Env, arg: Passed) -> None:
 
 def _acquired(env: Env, meta: Meta) -> Reg:
     """``bpf_refcount_acquire``."""
-    del env
+    env.call_mark().struct_meta = True
     return Reg(BTF_ID | MEM_ALLOC, const(0), info=meta.more["object"].info)
 
 
@@ -219,7 +222,10 @@ def _push(env: Env, meta: Meta) -> None:
     ``ref_convert_owning_non_owning``.
     """
     del meta
-    ident = env.state.frames[-1].regs[2].id
+    node = env.state.frames[-1].regs[2]
+    mark = env.call_mark()
+    mark.insert_off, mark.struct_meta = node.num.value, True
+    ident = node.id
     refs.drop(env.state, ident)
 
     def lent(reg: Reg) -> Reg:
