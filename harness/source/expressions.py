@@ -153,7 +153,15 @@ class Scope:
         adds = stack == 0 or stack >= STRADDLES or self.given.or_index
         if depth <= 0 or not adds or self.rng.random() < 0.6:
             return Const(U32, self.rng.randrange(count))
-        return self.expr(depth - 1)
+        # clang leaves out the mask of a bool, which Linux does not know to be 0 or 1
+        places = [
+            place
+            for variable in self.scope
+            if not variable.volatile
+            for place, kind in self.places(variable, 0)
+            if kind != BOOL
+        ]
+        return self.rng.choice(places) if places else Const(U32, self.rng.randrange(count))
 
     def readable(self, depth: int) -> Expr:
         """Return something to read, a constant if there is nothing."""
