@@ -165,6 +165,8 @@ def _check(env: Env) -> None:
     _explore(env)
     remove_spills(env)
     check_stack_depth(env)
+    if env.unconvertible:  # convert_ctx_accesses
+        raise Refused("verifier bug: error during ctx access conversion (0)")
     check_call_args(env)
     check_rewrites(env)
 

@@ -166,6 +166,7 @@ class Env:
         self.live_regs = [0] * count  # bit masks
         self.dead_regs: list[tuple[int, ...]] = []  # of r0 to r9
         self.pointer_types: list[int] = [0] * count  # of the base of a load or store
+        self.unconvertible = False  # an access was let pass that Linux cannot rewrite
         self.field_sizes = [0] * count  # of the field of a context or socket accessed, in bytes
         self.strict_alignment = options.strict_alignment
 

@@ -8,6 +8,8 @@ what size an access in bytes may have:
     any     any within the field   2-4     2 or 4
     port    2 or less, or 4 (a 16-bit field)       2-,4     the same, whole in both cases
     word    4, or 8 within the field (for stores)
+    8/half  8; and 4, the second half, which is looked at no more closely: Linux lets that
+            pass and then cannot rewrite it (docs/findings/linux_tcp_sock_half.md)
 
 An empty word: never. An access is aligned to its size in any case.
 """
@@ -26,6 +28,8 @@ from harness.verifier.state import (
     SOCK_COMMON,
     SOCKET,
 )
+
+UNCONVERTIBLE = -1  # bytes of the whole field: there is no such field to Linux
 
 
 class Field(NamedTuple):
@@ -241,8 +245,8 @@ CONTEXTS["cgroup_sock"] = SOCK
 SOCK_COMMON_HIDDEN = frozenset({"type", "protocol", "mark", "priority"})
 TCP_SOCKET = (                                    # bpf_tcp_sock_is_valid_access
     Field("snd_cwnd",           0, 80, "4"),
-    Field("bytes_received",    80,  8, "8"),
-    Field("bytes_acked",       88,  8, "8"),
+    Field("bytes_received",    80,  8, "8/half"),
+    Field("bytes_acked",       88,  8, "8/half"),
     Field("dsack_dups",        96, 16, "4"),
 )
 XDP_SOCKET = (Field("queue_id", 0, 4, "4"),)      # bpf_xdp_sock_is_valid_access
@@ -302,6 +306,10 @@ def fits(word: str, field: Field, off: int, size: int, sign: bool) -> int | None
         case "4":
             return 0 if size == 4 else None
         case "8":
+            return 0 if size == 8 else None
+        case "8/half":
+            if size == 4 and off != field.start:
+                return UNCONVERTIBLE
             return 0 if size == 8 else None
         case "4ptr":
             return 0 if size == 4 and not sign else None

@@ -16,6 +16,7 @@ from harness.verifier.bounds import Scalar, const
 from harness.verifier.btf_pointer import check_fixed
 from harness.verifier.const_fold import map_word
 from harness.verifier.env import Env, NotModelled, Refused
+from harness.verifier.layouts import UNCONVERTIBLE
 from harness.verifier.maps import STRUCTS, frozen, read_only, value_size
 from harness.verifier.precision import push_history
 from harness.verifier.refs import owned
@@ -521,6 +522,8 @@ def _check_sock(env: Env, reg: Reg, name: str, off: int, size: int) -> None:
         raise Refused(
             f"{name} invalid {type_name(reg.type)} access off={off} size={size}", env.insn
         )
+    if found.field_size == UNCONVERTIBLE:
+        env.unconvertible = True
     env.field_sizes[env.insn] = found.field_size
 
 
