@@ -30,6 +30,7 @@ from harness.btf import (
     sections,
     strings_in,
 )
+from harness.kallsyms import Symbols
 
 _HEAD = Layout("<II")  # name, info
 
@@ -114,9 +115,10 @@ class LazyBtf(Btf):
 
     types: _Types  # type: ignore[assignment]  # like the tuple, but lazy
     data: bytes = b""
+    symbols: Symbols | None = None  # of the kernel whose types these are; None: not at hand
 
-    def __reduce__(self) -> tuple[Callable[[bytes], LazyBtf], tuple[bytes]]:
-        return parse_lazily, (self.data,)
+    def __reduce__(self) -> tuple[Callable[..., LazyBtf], tuple[bytes, Symbols | None]]:
+        return with_symbols, (self.data, self.symbols)
 
     def __repr__(self) -> str:
         return f"<BTF of {len(self.data)} bytes>"
@@ -153,6 +155,12 @@ class LazyBtf(Btf):
     def tags(self, type_id: int) -> Sequence[DeclTag]:
         """Return the declaration tags of the type *type_id*, in order."""
         return self.types.tags.get(type_id, ())
+
+
+def with_symbols(data: bytes, symbols: Symbols | None) -> LazyBtf:
+    """Return the BTF in *data* of a kernel with *symbols*."""
+    found = parse_lazily(data)
+    return found if symbols is None else LazyBtf(found.types, (), data, symbols)
 
 
 @lru_cache(maxsize=2)

@@ -23,7 +23,8 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from harness.btf import BtfError
-from harness.btf_lazy import LazyBtf, parse_lazily
+from harness.btf_lazy import LazyBtf, parse_lazily, with_symbols
+from harness.kallsyms import Symbols
 from harness.model import HarnessError
 from harness.toolchain.apt import Package, open_apt
 from harness.toolchain.cache import cache_folder, fetching, remove, replacing
@@ -221,9 +222,14 @@ def unzstd(data: bytes, size: int) -> bytes | None:
 
 def kernel_btf(kernel: Kernel) -> bytes | None:
     """Return the BTF of *kernel* itself, None where its image could not be unpacked."""
+    return kernel_section(kernel, ".BTF")
+
+
+def kernel_section(kernel: Kernel, name: str) -> bytes | None:
+    """Return a section of *kernel*'s image, None where it could not be unpacked or has none."""
     try:
         with kernel.image.open("rb") as file:
-            section = ELFFile(file).get_section_by_name(".BTF")
+            section = ELFFile(file).get_section_by_name(name)
             return bytes(section.data()) if section is not None else None
     except (OSError, ELFError):
         return None
@@ -255,9 +261,11 @@ def find_kernel_types() -> LazyBtf | None:
 @cache
 def _types_of(image: Path, changed: int) -> LazyBtf | None:
     del changed  # it tells one image from the next at the same place
-    data = kernel_btf(Kernel(image, ""))
+    kernel = Kernel(image, "")
+    data, rodata = kernel_btf(kernel), kernel_section(kernel, ".rodata")
     try:
-        return parse_lazily(data) if data is not None else None
+        symbols = Symbols(rodata) if rodata is not None else None
+        return with_symbols(data, symbols) if data is not None else None
     except BtfError:
         return None
 

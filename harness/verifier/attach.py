@@ -26,6 +26,7 @@ from harness.verifier import kfunc_table
 from harness.verifier.btf_pointer import tagged
 from harness.verifier.env import Env, NotModelled, Refused
 from harness.verifier.kfuncs import distill
+from harness.verifier.ksyms import has_address
 from harness.verifier.prototypes import behind, kind_name
 from harness.verifier.state import (
     BTF_ID,
@@ -146,6 +147,8 @@ def _function(env: Env, btf: Btf, type_id: int) -> Target:
             f"Attach to function {name} with a >8 byte return value is not supported "
             "for this attach type"
         )
+    if not has_address(btf, name):
+        raise Refused(f"The address of function {name} cannot be found")
     if btf.find("within_error_injection_list", Func) is not None and (
         program.sleepable or attach == "modify_return"
     ):

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from harness.btf import DataSec, Func, Struct, Var
+from harness.btf import Btf, DataSec, Func, Struct, Var
+from harness.btf_lazy import LazyBtf
 from harness.isa.insn import LoadImm
 from harness.verifier.bounds import const
 from harness.verifier.env import Env, NotModelled, Refused
 from harness.verifier.state import BTF_ID, MEM, MEM_PERCPU, MEM_RDONLY, Reg, TypeRef
+
+
+def has_address(btf: Btf, name: str) -> bool:
+    """Say whether the kernel has a symbol *name*; without its symbols at hand: that it has.
+
+    A function that the compiler made a copy of is in BTF, and has no symbol of its name.
+    """
+    symbols = btf.symbols if isinstance(btf, LazyBtf) else None
+    return symbols is None or symbols.has(name) is not False
 
 
 def check(env: Env, index: int) -> None:
@@ -19,6 +29,8 @@ def check(env: Env, index: int) -> None:
     if not 0 < type_id < len(btf):
         raise Refused(f"ldimm64 insn specifies invalid btf_id {type_id}.", index)
     kind = btf[type_id]
+    if isinstance(kind, Func | Var) and not has_address(btf, kind.name):
+        raise Refused(f"ldimm64 failed to find the address for kernel symbol '{kind.name}'.", index)
     if isinstance(kind, Func):
         env.symbols[index] = Reg(MEM | MEM_RDONLY, const(0), info=0)
         return
