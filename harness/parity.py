@@ -336,30 +336,12 @@ def _compare_accepted(
         note("image", Unknown("the kernel has no image of it"))
     else:
         codes = [(image.name, image.code) for image in linux.images]
-        found = _compare_image(us, us.image, codes)
+        found = compare_program_image(us.translated, us.image, codes)
         if found is not None and other_insns:
             found = replace(found, where=f"{found.where} (of other instructions)")
         note("image", found)
     if subject.vectors:
         note("results", compare_results(us.outcomes, linux.outcomes, subject.mask))
-
-
-_PERCPU = ("private_stack", "percpu")
-
-
-def _compare_image(us: Ours, image: Image, codes: Sequence[tuple[str, bytes]]) -> Difference | None:
-    """Compare; per-CPU memory may lie near the kernel's image or elsewhere."""
-    found = compare_images(image, codes)
-    program = us.translated
-    if (
-        found is not None
-        and isinstance(program, Program)
-        and any(r.kind in _PERCPU for sub in image.subprograms for r in sub.relocations)
-    ):
-        far = x86_64.compile(program, x86_64.Options(near_percpu=False))
-        if isinstance(far, Image) and compare_images(far, codes) is None:
-            return None
-    return found
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -546,6 +528,32 @@ def compare_images(mine: Image, theirs: Sequence[tuple[str, bytes]]) -> Differen
         if at is not None:
             return _image_difference(sub, code, at)
     return None
+
+
+_PERCPU = ("private_stack", "percpu")
+
+
+def compare_program_image(
+    program: Program | Unknown, mine: Image, theirs: Sequence[tuple[str, bytes]]
+) -> Difference | None:
+    """``compare_images`` of what *program* was compiled to.
+
+    Per-CPU memory may lie near the kernel's image or elsewhere, which takes longer loads.
+    """
+    found = compare_images(mine, theirs)
+    if (
+        found is None
+        or not isinstance(program, Program)
+        or not any(r.kind in _PERCPU for sub in mine.subprograms for r in sub.relocations)
+    ):
+        return found
+    far = x86_64.compile(program, x86_64.Options(near_percpu=False))
+    assert isinstance(far, Image)
+    subs = tuple(
+        away if index < len(theirs) and len(theirs[index][1]) == len(away.code) else near
+        for index, (near, away) in enumerate(zip(mine.subprograms, far.subprograms, strict=True))
+    )
+    return compare_images(replace(mine, subprograms=subs), theirs)
 
 
 def masked(code: bytes, relocations: Sequence[Relocation]) -> bytes:

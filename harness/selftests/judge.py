@@ -22,7 +22,7 @@ from harness.model import (
     Verdict,
     Verification,
 )
-from harness.parity import compare_images, compare_translated
+from harness.parity import compare_program_image, compare_translated
 from harness.selftests import kmod
 from harness.selftests.build import Tree, compile_program
 from harness.selftests.tags import FLAGS, Spec, read_spec, tags, unmatched
@@ -300,7 +300,8 @@ def _images(row: Row, question: Question, answer: KernelAnswer | None) -> Row:
         translated = "equal" if found is None else "different"
     if isinstance(question.image, Image) and answer.images:
         codes = [(each.name, each.code) for each in answer.images]
-        image = "equal" if compare_images(question.image, codes) is None else "different"
+        other = compare_program_image(question.translated, question.image, codes)
+        image = "equal" if other is None else "different"
     return replace(row, translated=translated, image=image)
 
 

@@ -22,12 +22,14 @@ from harness.btf import Btf, Func, FuncProto, Int, Param, Ptr, Struct, Void, enc
 from harness.corpus import Case, Known, RunCheck, VerifyCheck
 from harness.isa import codec
 from harness.isa.insn import Alu, Call, Exit, High, LoadImm, Raw
+from harness.jit import x86_64
 from harness.legs import guest, kernel_module
 from harness.legs.kernel import KernelAnswer
 from harness.legs.kernel_queue import KernelQueue
 from harness.model import (
     Accepted,
     Crashed,
+    Frame,
     HarnessError,
     Image,
     Outcome,
@@ -97,6 +99,22 @@ def test_a_missing_instruction_is_a_difference() -> None:
     found = parity.compare_translated(MINE_PROGRAM, shown()[:-8])
     assert found is not None
     assert found.linux == "<end>"
+
+
+def test_per_cpu_memory_may_be_near_or_far() -> None:
+    frame = Frame(8, private_stack=True)
+    subject = replace(MINE_PROGRAM, insns=(Exit(),), frames=(frame,))
+    subject = replace(subject, subprograms=(Subprogram("p", 0, 1),), maps=())
+    near, far = (
+        x86_64.compile(subject, x86_64.Options(near_percpu=is_near)) for is_near in (True, False)
+    )
+    assert isinstance(near, Image)
+    assert isinstance(far, Image)
+    for image in (near, far):
+        code = image.subprograms[0].code
+        assert parity.compare_program_image(subject, near, [("p", code)]) is None
+        found = parity.compare_program_image(subject, near, [("p", code[:-1] + b"\x90")])
+        assert found is not None
 
 
 def test_what_only_the_kernel_may_write_looks_plain() -> None:

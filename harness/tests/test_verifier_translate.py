@@ -16,6 +16,10 @@ from harness.jit import x86_64
 from harness.model import LineInfo, MapDef, Program, Returned, Unknown
 from harness.tests.programs import ARRAY, HASH, PROG_ARRAY, program, text
 from harness.verifier import Options, translate
+from harness.verifier.depth import check_stack_depth
+from harness.verifier.env import Env, Subprog
+from harness.verifier.form import slot_fields
+from harness.verifier.log import Log
 from harness.verifier.zero_extension import ZEXT
 
 # As Debian's kernel has them
@@ -254,3 +258,22 @@ def test_what_remains_means_the_same() -> None:
         before, now = (Interpreter(each).run(vector) for each in (subject, after))
         assert isinstance(before, Returned)
         assert before == now
+
+
+@pytest.mark.parametrize(
+    ("kind", "attach_type", "private"),
+    [
+        ("kprobe", "", True),
+        ("tracing", "trace_fentry", True),
+        ("tracing", "trace_iter", False),
+        ("lsm", "lsm_mac", False),
+        ("xdp", "", False),
+    ],
+)
+def test_who_gets_stack_of_its_own(kind: str, attach_type: str, private: bool) -> None:
+    subject = replace(program("r0 = 0\nexit", type=kind), attach_type=attach_type)
+    env = Env(subject, Options(), Log(0, ()))
+    env.subs = [Subprog(0, 0, 2, stack_depth=64)]
+    env.fields = slot_fields(env.insns)
+    check_stack_depth(env)
+    assert (env.subs[0].private_stack == "adaptive") == private

@@ -23,12 +23,18 @@ def _rounded(env: Env, depth: int) -> int:
     return -(-max(depth, 1) // 32) * 32
 
 
+def _may_be_private(env: Env) -> bool:
+    """Say whether a program of this type gets stack of its own (``bpf_enable_priv_stack``)."""
+    program = env.program
+    if program.type == "tracing":
+        return program.attach_type != "trace_iter"
+    return program.type in _PRIVATE_TYPES
+
+
 def check_stack_depth(env: Env) -> None:
     """Limit the stack of every call chain to 512 bytes (``check_max_stack_depth``)."""
     private = (
-        env.options.jit
-        and env.program.type in _PRIVATE_TYPES
-        and not any(sub.has_tail_call for sub in env.subs)
+        env.options.jit and _may_be_private(env) and not any(sub.has_tail_call for sub in env.subs)
     )
     for sub in reversed(env.subs):
         if not sub.index or sub.is_async_callback:
