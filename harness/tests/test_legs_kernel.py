@@ -300,11 +300,14 @@ def test_logs(leg):
         assert not answer.images
 
 
+_WITHOUT_KFUNCS = ("forms", "functions", "objects", "slots")
+
+
 @pytest.fixture(scope="module")
 def refused(compiler):
     """Programs of the refusal folder without kfuncs, and the message each is refused with."""
     found = []
-    for path in (SOURCES / "refused" / f"{stem}.c" for stem in ("forms", "functions", "slots")):
+    for path in (SOURCES / "refused" / f"{stem}.c" for stem in _WITHOUT_KFUNCS):
         config = BuildConfig(compiler.name, "2", "v4", "hidden")
         built = run_compiler(compiler, driver.program_args(config), source=path)
         loaded = load_object(built.output, path=path.name, fill_names=True)
