@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.isa.insn import Alu, Call, Goto, High, Insn, Jump, Load, LoadImm, Store, StoreImm
-from harness.verifier.env import CallMarks, Env
+from harness.verifier.env import CallMarks, Env, NotModelled
 from harness.verifier.inline import E2BIG, EINVAL
 from harness.verifier.rewrite import HEAP, Patch, Slot
 
@@ -66,6 +66,7 @@ _RELEASE = ("bpf_obj_drop", "bpf_percpu_obj_drop", "bpf_refcount_acquire")
 _PUT = {
     "bpf_list_push_front": 3, "bpf_list_push_back": 3, "bpf_list_add": 4, "bpf_rbtree_add": 4,
 }
+_TOLD = frozenset({*_MAKE, *_RELEASE, *_PUT})
 # fmt: on
 
 
@@ -76,6 +77,8 @@ def kfunc_patch(env: Env, slot: Slot, call: Call) -> Patch | None:
     marks = env.call_marks.get(slot.at, CallMarks())
     if not kfunc.in_kernel:
         return None
+    if name in _TOLD and slot.at not in env.call_marks:
+        raise NotModelled(f"what Linux tells {name} of the type")
     if name in _INLINED:
         return Patch(*_INLINED[name])
     if name in _IN_SESSIONS and env.program.attach_type in _SESSIONS:
