@@ -116,6 +116,8 @@ struct bpf_cpumask *bpf_cpumask_create(void) { return 0; }
 void bpf_cpumask_release(struct bpf_cpumask *cpumask) {}
 int bpf_copy_from_user_str(void *dst, unsigned dst__sz, const void *src__ign, u64 flags)
 { return 0; }
+struct xdp_md { unsigned data, data_end; };
+int bpf_xdp_pull_data(struct xdp_md *x, unsigned len) { return 0; }
 int bpf_xdp_metadata_rx_hash(const void *ctx, unsigned *hash) { return 0; }
 void __bpf_trap(void) {}
 void bpf_unlisted(void) {}

@@ -188,6 +188,17 @@ def test_a_wrong_struct_is_named(kernel: LazyBtf) -> None:
     ) in judge(made, kernel)[1]
 
 
+def test_a_function_that_moves_the_packet(kernel: LazyBtf) -> None:
+    text = (
+        "r6 = *(u32 *)(r1 + 0)\nr7 = *(u32 *)(r1 + 4)\nr8 = r6\nr8 += 8\nif r8 > r7 goto +4\n"
+        f"r2 = 8\ncall kfunc#0\nr0 = *(u8 *)(r6 + 0)\nr0 = 0\n{OK}"
+    )
+    made = program("xdp", text, "bpf_xdp_pull_data")
+    assert judge(made, kernel)[0] == "R6 invalid mem access 'scalar'"
+    kept = program("xdp", text.replace("call kfunc#0", "r2 = 0"), "bpf_xdp_pull_data")
+    assert judge(kept, kernel)[0] == "accept"
+
+
 # --- helpers and symbols ----------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from harness.btf import Enum, Int, Ptr, Struct, Void
 from harness.isa.insn import Call
 from harness.isa.stack_args import REG_ARGS
-from harness.verifier import iters, object_args, refs
+from harness.verifier import iters, object_args, packets, refs
 from harness.verifier import kfunc_table as table
 from harness.verifier.bounds import const
 from harness.verifier.btf_pointer import (
@@ -163,7 +163,7 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
     if result is not None:
         frame.regs[0] = result
     if kfunc.special("bpf_xdp_pull_data"):
-        raise NotModelled("packet pointers behind bpf_xdp_pull_data")
+        packets.forget(env)
     count = len(kfunc.arguments)
     if count > REG_ARGS:
         caller = env.subs[frame.subprog]
