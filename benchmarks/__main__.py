@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import kernel, legs, parts, triage, whole
+from benchmarks import grow, kernel, legs, parts, triage, whole
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "run": whole.run_against_compilers,
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "jit": parts.jit,
     "loader": parts.loader,
     "kernel": kernel.kernel,
+    "grow": grow.grow,
     "triage": triage.faults,
 }
 

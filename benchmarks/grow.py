@@ -1,0 +1,113 @@
+"""A campaign on one core against its compiler processes alone; functions a second; memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from harness import pipeline
+from harness.grow.batch import PROGRAMS, Order, build_batch
+from harness.legs import native_code
+from harness.pipeline import Settings
+from harness.toolchain import Compiler, find_compilers
+
+SEED = 5  # its first batches are of C
+BATCHES = 2
+ROUNDS = 3
+SECONDS = 60  # of the look at throughput
+MINUTES = 4  # of the look at memory
+
+
+def campaign() -> None:
+    """Print the ratio of a campaign on one core to its compilers, and functions a second."""
+    (compiler,) = find_compilers()
+    cores = sorted(os.sched_getaffinity(0))
+    calls = _compiler_calls(compiler)
+    wholes, alones, ratios = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        os.sched_setaffinity(0, cores[:1])
+        for number in range(ROUNDS):
+            alones.append(_seconds(calls))
+            count = str(BATCHES * PROGRAMS)
+            found = Path(folder, f"whole{number}")
+            ends = ("--jobs", "1", "--count", count, "--keep", "0", "--patience", "0")
+            wholes.append(_grow(found, compiler, *ends)["seconds"])
+            ratios.append(wholes[-1] / alones[-1])
+        os.sched_setaffinity(0, cores)
+        told = _grow(Path(folder, "rate"), compiler, "--for", f"{SECONDS}s")
+    print(f"grow: {BATCHES} batches of {PROGRAMS} programs of C on one core, {len(calls)} calls")
+    print(
+        f"  {statistics.median(wholes):.1f} s; clang and LLVM alone {statistics.median(alones):.1f}"
+        f" s; ratio {statistics.median(ratios):.2f} (bar 1.5)"
+    )
+    print(
+        f"  {len(cores)} cores: {told['function_rate']:.1f} functions a second (bar 25), "
+        f"{told['rate']:.1f} programs, {told['vector_rate']:.0f} vectors, "
+        f"{told['accepted']:.1%} accepted (bar 90 %)"
+    )
+
+
+def memory() -> None:
+    """Print what a campaign holds after its first minute, and later."""
+    (compiler,) = find_compilers()
+    with tempfile.TemporaryDirectory() as folder:
+        told = _grow(Path(folder, "memory"), compiler, "--for", f"{MINUTES}m")
+    samples = [s for s in told["history"] if s["seconds"] >= 60]
+    first, last = samples[0], samples[-1]
+    more = last["memory"] / first["memory"] - 1
+    print(
+        f"grow: {first['memory'] / 1e6:.0f} MB after {first['seconds']:.0f} s, "
+        f"{last['memory'] / 1e6:.0f} MB after {last['seconds']:.0f} s: {more:+.0%} (bar 10 %)"
+    )
+
+
+def grow() -> None:
+    """Print all of it."""
+    campaign()
+    memory()
+
+
+def _compiler_calls(compiler: Compiler) -> list[Callable[[], Any]]:
+    """Return the calls of clang, and of LLVM for the native builds, that the batches make."""
+    calls: list[Callable[[], Any]] = []
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            calls.append(partial(call, *arguments, **named))
+            return call(*arguments, **named)
+
+        return noted
+
+    settings = Settings((), (compiler,), vectors=64, seed=SEED)
+    with (
+        mock.patch.object(pipeline, "run_compiler", noting(pipeline.run_compiler)),
+        mock.patch.object(native_code, "compile_ir", noting(native_code.compile_ir)),
+    ):
+        for number in range(BATCHES):
+            build_batch(Order(number, PROGRAMS, SEED, settings))
+    return calls
+
+
+def _seconds(calls: list[Callable[[], Any]]) -> float:
+    began = time.monotonic()
+    for call in calls:
+        call()
+    return time.monotonic() - began
+
+
+def _grow(folder: Path, compiler: Compiler, *ends: str) -> Any:
+    """Run a campaign and return its summary."""
+    command = [sys.executable, "-m", "harness", "grow", "--findings", str(folder)]
+    more = ["--seed", str(SEED), "--clang", compiler.shell, "--json", "-", *ends]
+    done = subprocess.run([*command, *more], stdout=subprocess.PIPE, check=False)
+    return json.loads(done.stdout)
