@@ -11,5 +11,5 @@ struct promoted_pair {
 
 long promoted_pointer(long a, const struct promoted_pair *p, long c, long d, long e, long f, long g)
 {
-	return a + p->x + p->y + c - d + e * f - g;
+	return a ^ p->x ^ p->y ^ c ^ d ^ e ^ f ^ g;
 }

@@ -145,9 +145,8 @@ def grow(
         session.before = start.programs, start.vectors, start.functions
         with _queue(campaign) as queue:
             session.queue = queue
-            # the last is begun first
-            steps = [s for _ in range(campaign.jobs + 2) for s in _next_batch(session)]
-            steps += _unfinished(session)
+            steps = list(_unfinished(session))
+            steps += [s for _ in range(campaign.jobs + 2) for s in _next_batch(session)]
             work(steps, partial(_finished, session), campaign.jobs)
         _sample(session, last=True)
         return session.summary()

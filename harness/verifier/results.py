@@ -18,6 +18,7 @@ def check_result(env: Env, frame: Frame, number: int = 0) -> None:
     if env.target is not None and not entry.in_async and attach.returns_void(env.target):
         return
     reg = read_reg(env, frame, number)
+    env.events.add(("exit", reg.type))
     where = "At program exit"
     allowed: tuple[int, int] | None
     if entry.in_async:
