@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "run": whole.run_against_compilers,
     "legs": legs.vectors,
     "verifier": parts.verifier,
+    "limits": parts.limits,
     "jit": parts.jit,
     "loader": parts.loader,
     "kernel": kernel.kernel,

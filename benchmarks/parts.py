@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 import tracemalloc
@@ -11,10 +12,11 @@ from pathlib import Path
 
 from harness import pipeline
 from harness import verifier as v
+from harness.isa.asm import assemble
 from harness.isa.insn import PARAMS, Alu, Exit, Insn, Jump, Load, Store, StoreImm
 from harness.jit import x86_64
 from harness.load import load_object
-from harness.model import BuildConfig, Program, Subprogram
+from harness.model import Accepted, BuildConfig, Program, Rejected, Subprogram
 from harness.source import driver
 from harness.toolchain import find_compilers, run_compiler
 
@@ -62,6 +64,63 @@ def verifier() -> None:
         return sum(v.verify(p, log_level=0).processed for p in programs)
 
     print(f"verifier: {_median(once):,.0f} instructions a second, {len(programs)} programs")
+
+
+# Programs of the kinds that make the kernel's own tests long: what is accepted after many
+# rounds, and what never ends
+ROUNDS_OF_A_LOOP = """
+r6 = r1
+r7 = 0
+r8 = *(u64 *)(r1 + 0)
+r8 &= 15
+again:
+r7 += 1
+*(u64 *)(r10 - 8) = r8
+r9 = *(u64 *)(r10 - 8)
+r9 += r7
+if r7 < 20000 goto again
+r0 = r9
+exit
+"""
+NO_END = """
+r6 = *(u16 *)(r1 + 0)
+again:
+r6 += 0x1ab064b9
+if r6 & 0x702000 goto again
+r0 = 0
+exit
+"""
+
+
+def _program(text: str) -> Program:
+    insns = assemble(text).insns
+    return Program("main", "syscall", "syscall", insns, (Subprogram("main", 0, len(insns)),))
+
+
+def limits() -> None:
+    """Print how long many rounds and a program that never ends take, and how much memory."""
+    many = _program(ROUNDS_OF_A_LOOP)
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        found = v.verify(many, log_level=0)
+        rates.append(found.processed / (time.process_time() - began))
+    assert isinstance(found.verdict, Accepted)
+    print(
+        f"verifier: {statistics.median(rates):,.0f} instructions a second, "
+        f"one loop of {found.processed:,} (bar 40,000)"
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    found = v.verify(_program(NO_END), log_level=0)
+    seconds = time.process_time() - began
+    assert isinstance(found.verdict, Rejected)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"verifier: {found.processed:,} instructions, the limit, in {seconds:.1f} s (bar 60 s), "
+        f"{peak / 1024:.0f} MB at most (bar 1,000 MB), {(peak - before) / 1024:.0f} MB more "
+        "than before"
+    )
 
 
 def jit() -> None:

@@ -30,6 +30,7 @@ M32 = (1 << 32) - 1
 
 _CONST, _MAP, _MAP_VALUE, _SUBPROG = "const", "map", "value", "subprog"
 _Known = tuple[str, int, int] | None  # kind, map, number; None: unknown
+_UNKNOWN: list[_Known] = [None] * 10
 
 
 def _signed(value: int, bits: int) -> int:
@@ -130,6 +131,7 @@ def compute_const_regs(env: Env) -> None:
     dirty = bytearray(env.count)  # what goes in changed since it was last followed
     for sub in env.subs:
         dirty[sub.start] = 1
+    insns, successors = env.insns, env.successors
     while any(dirty):
         for at in order:
             regs = before[at]
@@ -137,31 +139,34 @@ def compute_const_regs(env: Env) -> None:
                 continue
             dirty[at] = 0
             out = regs.copy()
-            _transfer(env, out, env.insns[at], at)
-            for to in env.successors[at]:
+            _transfer(env, out, insns[at], at)
+            shared = False  # one of the instructions that follow has *out* itself
+            for to in successors[at]:
                 target = before[to]
                 if target is None:
-                    before[to] = out.copy()
-                    dirty[to] = 1
-                    continue
-                for index, old in enumerate(target):
-                    if old is not None and old != out[index]:
-                        target[index] = None
-                        dirty[to] = 1
+                    before[to] = out.copy() if shared else out
+                    dirty[to] = shared = True
+                elif target != out:
+                    for index, old in enumerate(target):
+                        if old is not None and old != out[index]:
+                            target[index] = None
+                            dirty[to] = 1
     empty: dict[int, int] = {}
     for known in before:
         consts, maps, subs = empty, empty, empty
-        if known is not None and any(known[:10]):
+        if known is not None and known[:10] != _UNKNOWN:
             consts, maps, subs = {}, {}, {}
             for reg, value in enumerate(known[:10]):
                 if value is None:
                     continue
-                if value[0] == _CONST and value[2] <= M32:
-                    consts[reg] = value[2]
-                elif value[0] == _MAP:
+                kind, _, number = value
+                if kind == _CONST:
+                    if number <= M32:
+                        consts[reg] = number
+                elif kind == _MAP:
                     maps[reg] = value[1]
-                elif value[0] == _SUBPROG:
-                    subs[reg] = value[2]
+                elif kind == _SUBPROG:
+                    subs[reg] = number
         env.const_regs.append(consts)
         env.const_maps.append(maps)
         env.const_subs.append(subs)
