@@ -605,14 +605,16 @@ def states(log: str) -> list[str]:
     live registers), the report in prose behind a refusal, and how long it all took.
     """
     lines: list[str] = []
-    passes = live = report = False
+    passes = live = report = last = False
     for line in log.splitlines():
         if line.startswith("Verification failed: "):
-            report = True
+            report, last = True, False
             if lines and not lines[-1]:
                 lines.pop()
         report = report and not line.startswith("processed ")
-        if report:
+        if report:  # a blank line behind what it suggests ends it; more of the error may follow
+            report = not (last and not line)
+            last = last or line == "Suggestion:"
             continue
         if passes or live:
             if line == "Live regs before insn:":

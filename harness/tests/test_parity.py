@@ -575,3 +575,17 @@ def test_a_wrong_verdict_and_a_wrong_jit_are_caught(tmp_path: Path, clang: Seque
     assert legs == {("out", "verifier", "kernel"), ("seven", "jit", "kernel")}
     (verdicts,) = (d for d in report["divergences"] if d["function"] == "out")
     assert [o["outcome"] for o in verdicts["outcomes"]] == ["rejected", "accepted"]
+
+
+def test_what_follows_the_report_in_prose_is_kept() -> None:
+    log = (
+        "3: (95) exit\nUnreleased reference id=2 alloc_insn=1\n\nVerification failed: Resource\n"
+        "\nReason:\n  Owned.\n\nSuggestion:\n  Release it.\n\n"
+        "BPF_EXIT instruction in main prog would lead to reference leak\nprocessed 4 insns\n"
+    )
+    assert parity.states(log) == [
+        "3: (95) exit",
+        "Unreleased reference id=2 alloc_insn=1",
+        "BPF_EXIT instruction in main prog would lead to reference leak",
+        "processed 4 insns",
+    ]
