@@ -222,7 +222,7 @@ def _call_global(env: Env, sub: Subprog, usable: bool) -> int:
     env.scratched |= 0x3F
     if sub.might_throw:
         env.push(env.insn + 1, env.insn)
-        refs.check_leaks(env, "bpf_throw")
+        refs.check_leaks(env, "bpf_throw", thrown=True)
         return END
     return env.insn + 1
 
@@ -671,10 +671,7 @@ def load_packet(env: Env, frame: Frame, insn: LoadPacket) -> int:
     if any(each.in_callback for each in env.state.frames[1:]):
         env.refuse("cannot use BPF_LD_[ABS|IND] within callback")
     buffer = read_reg(env, frame, 6)
-    if len(env.state.frames) == 1:
-        refs.check_leaks(env, "BPF_LD_[ABS|IND]")
-    elif env.state.refs:
-        raise NotModelled("a legacy packet load in a function, with references held")
+    refs.check_leaks(env, "BPF_LD_[ABS|IND]")
     if buffer.type != CTX:
         env.refuse("at the time of BPF_LD_ABS|IND R6 != pointer to skb")
     if insn.mode == "ind":

@@ -171,7 +171,7 @@ def call(env: Env, frame: Frame, insn: Call) -> int:
     if meta.iter is not None and flags & table.ITER_NEXT:
         iters.next_round(env, meta.iter)
     if kfunc.special("bpf_throw"):
-        refs.check_leaks(env, "bpf_throw")
+        refs.check_leaks(env, "bpf_throw", thrown=True)
         return END
     return env.insn + 1
 

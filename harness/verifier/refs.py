@@ -217,10 +217,17 @@ def non_sleepable(state: State) -> str:
     return "non-sleepable prog"
 
 
-def check_leaks(env: Env, what: str, check_locks: bool = True, returned: Reg | None = None) -> None:
+def check_leaks(
+    env: Env,
+    what: str,
+    check_locks: bool = True,
+    returned: Reg | None = None,
+    thrown: bool = False,
+) -> None:
     """Refuse to leave the program with something still held (``check_resource_leak``).
 
-    *returned* is a register whose reference goes back to the kernel.
+    *returned* is a register whose reference goes back to the kernel. A function that was
+    called leaves its references to the caller, unless an exception is *thrown*.
     """
     state = env.state
     if not (state.refs or state.rcu_locks or state.preempt_locks):
@@ -233,7 +240,7 @@ def check_leaks(env: Env, what: str, check_locks: bool = True, returned: Reg | N
         for ref in state.refs
         if ref.kind == REF_PTR and (returned is None or ref.id != returned.id)
     ]
-    if kept:
+    if kept and (thrown or len(state.frames) == 1):
         lines = [f"Unreleased reference id={ref.id} alloc_insn={ref.insn}" for ref in kept]
         env.refuse("\n".join([*lines, f"{what} would lead to reference leak"]))
     if not check_locks:
