@@ -12,6 +12,7 @@ import pytest
 from harness.btf import Array, Btf, Int, Member, Struct, Void
 from harness.interp import Interpreter
 from harness.isa import disasm
+from harness.isa.insn import LoadImm
 from harness.jit import x86_64
 from harness.model import LineInfo, MapDef, Program, Returned, Unknown
 from harness.tests.programs import ARRAY, HASH, PROG_ARRAY, program, text
@@ -277,3 +278,11 @@ def test_who_gets_stack_of_its_own(kind: str, attach_type: str, private: bool) -
     env.fields = slot_fields(env.insns)
     check_stack_depth(env)
     assert (env.subs[0].private_stack == "adaptive") == private
+
+
+def test_distances_to_what_is_gone_stay() -> None:
+    """Seen on Linux 7.3.4: what lies within a removed region is not counted out of it."""
+    source = "r1 = one ll; r3 = two ll; r0 = 0; exit; one: r0 = 0; exit; two: r0 = 0; exit"
+    found = translated(program(text(source), {"one": 0, "two": 0}))
+    assert [insn.imm for insn in found.insns if isinstance(insn, LoadImm)] == [5, 5]
+    assert len(found.subprograms) == 1

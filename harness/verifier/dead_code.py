@@ -151,7 +151,8 @@ def _lead_into_nothing(rewriter: Rewriter, dead: set[int]) -> None:
                 here -= count
                 if there >= start + count:
                     there -= count
-        load.to = left[there] if there < len(left) else rewriter.end
+        behind = there - len(left)
+        load.to = left[there] if behind < 0 else rewriter.behind_the_end(behind)
 
 
 def remove_nops(rewriter: Rewriter) -> None:

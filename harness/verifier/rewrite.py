@@ -79,6 +79,7 @@ class Rewriter:
     def __init__(self, program: Program, insns: Sequence[Insn], frames: Sequence[Frame]) -> None:
         self.program = program
         self.end = Slot(Goto(0))  # behind the last
+        self.beyond: list[tuple[Slot, int]] = []  # further behind it: by how many slots
         self.grown: list[tuple[Slot, int, int]] = []  # slot, its first mark, how many it became
         slots = [Slot(insn, at) for at, insn in enumerate(insns)]
         all_slots = [*slots, self.end]
@@ -100,6 +101,12 @@ class Rewriter:
         self.line_of: dict[int, list[LineInfo]] = {
             id(slots[at]): lines for at, lines in self.lines.items() if 0 <= at < len(slots)
         }
+
+    def behind_the_end(self, more: int) -> Slot:
+        """Return the place *more* slots behind the last, where nothing is."""
+        slot = Slot(Goto(0))
+        self.beyond.append((slot, more))
+        return slot
 
     def put(self, part: Part, number: int, patch: Patch) -> int:
         """Put *patch* in the place of slot *number* of *part*; return how many slots it has.
@@ -176,6 +183,7 @@ class Rewriter:
             subprograms.append(Subprogram(part.name, start, len(out), part.linkage, part.type_id))
             frames.append(replace(part.frame, stack_depth=part.stack_depth))
         places[id(self.end)] = len(out)
+        places |= {id(slot): len(out) + more for slot, more in self.beyond}
         try:
             insns = tuple(_placed(slot, at, places) for at, slot in enumerate(out))
         except OutOfReachError:
