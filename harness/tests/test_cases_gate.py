@@ -33,7 +33,6 @@ CORPUS = Path(harness.__file__).parent.parent / "corpus"
 UNREACHED_FORMS = {
     # form                              why no case can reach it
     "bf_percpuaddr":                    "kernel-internal: only fix-ups make it",
-    "85_call_kfunc":                    "which kfuncs there are only a kernel says",
     "18_loadimm_btf_id":                "which variables there are only a kernel says",
     "18_loadimm_map_fd":                "file descriptors are of a running kernel",
     "18_loadimm_map_value":             "file descriptors are of a running kernel",
