@@ -169,8 +169,7 @@ def test_linux_on_a_refusal(refused: Facts) -> None:
     assert (alone.cause, alone.confidence) == (VERIFIER, MEDIUM)
     assert alone.suspects == (LINUX_VERIFIER,)
     why = refusal(refused, verdict)
-    assert "BTF counts 7" in why
-    assert "the code of dead reads slot" in why
+    assert why.startswith("BTF gives `dead` 7 parameters, which makes 2 slots, and its code reads ")
 
 
 def test_all_experiments_ask_linux(compiler: Compiler) -> None:

@@ -68,6 +68,13 @@ def test_laid_out_text_has_the_same_tokens() -> None:
     assert "#include <stdint.h>\n" in once
 
 
+def test_initialisers_stay_on_their_line() -> None:
+    text = "int f(int a){short v[2]__attribute__((aligned(8)))={a,{1}};return v[0];}"
+    assert layout_text(text) == (
+        "int f(int a) {\n\tshort v[2] __attribute__((aligned(8))) = {a, {1}};\n\treturn v[0];\n}\n"
+    )
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 5])
 def test_it_does_not_matter_how_many_are_looked_at_together(jobs: int) -> None:
     def once(jobs: int) -> tuple[Reduction, list[str]]:

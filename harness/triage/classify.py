@@ -68,6 +68,7 @@ class Wanted:
     legs: bool  # interpreter and JIT must differ
     undefined: bool  # undefined behaviour is what it is about
     allowed: frozenset[str]  # kinds of it that some inputs of the original have
+    agrees: bool  # whatever runs agrees, though it is refused: so it must stay
 
     @staticmethod
     def of(facts: Facts) -> Wanted:
@@ -75,7 +76,9 @@ class Wanted:
         diagnosis = judge(facts)
         blamed = diagnosis.cause in (JIT, INTERPRETER)
         undefined = diagnosis.cause == UNDEFINED
-        return Wanted(diagnosis.signature, shape(facts.built), blamed, undefined, kinds(facts))
+        form = shape(facts.built)
+        agrees = form[0] == "refused" and not facts.bad
+        return Wanted(diagnosis.signature, form, blamed, undefined, kinds(facts), agrees)
 
 
 def kinds(facts: Facts) -> frozenset[str]:
@@ -125,13 +128,14 @@ def look(bench: Bench, subject: Subject, wanted: Wanted | None = None) -> Facts 
         legs = list(facts.legs.values())
         if len(legs) < 2 or not differing(legs[0], legs[1], facts.mask):
             return None
-    if not isinstance(facts.built.verdict, Rejected):
-        facts.natives, why = bench.natives(planned, (0, 2))
-        if why:
-            facts.note("native build", why)
-        if wanted is not None and not facts.natives:
-            return None
+    facts.natives, why = bench.natives(planned, (0, 2))
+    if why:
+        facts.note("native build", why)
+    if wanted is not None and not facts.natives:
+        return None
     _disagreements(facts)
+    if wanted is not None and wanted.agrees and facts.bad:
+        return None
     runs = wanted is not None and wanted.shape[0] == "runs" and not subject.expected
     if runs and not facts.bad:
         return None

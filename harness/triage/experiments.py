@@ -45,6 +45,7 @@ STRICT = tuple(
         "return-type", "uninitialized", "sometimes-uninitialized", "array-bounds",
         "shift-count-overflow", "shift-count-negative", "division-by-zero", "int-conversion",
         "incompatible-pointer-types", "implicit-function-declaration", "return-stack-address",
+        "excess-initializers", "zero-length-array",
     )
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.btf_check import validate
 from harness.isa.disasm import format_insn
-from harness.isa.stack_args import incoming_slot
+from harness.isa.stack_args import REG_ARGS, incoming_slot
 from harness.isa.targets import function_target
 from harness.model import Accepted, Program, Rejected, Unknown
 from harness.triage import lockstep, passing, rules
@@ -84,7 +84,7 @@ def refusal(facts: Facts, verdict: Rejected) -> str:
         )
     here = [b for b in rules.broken(program) if b.rule == rule and b.insn in (slot, None)]
     if rule == "unwritten" and here and slot is not None:
-        return f"{here[0].why}, but in BTF it is a parameter: {_read(program, slot)}"
+        return f"{_read(program, slot)}: {message}"
     if here:
         return f"{here[0].why}: {message}"
     if "bitwise operator" in message:
@@ -101,7 +101,11 @@ def _read(program: Program, slot: int) -> str:
     insns = program.insns[sub.start : sub.end]
     loads = sorted({place for insn in insns if (place := incoming_slot(insn))})
     words = f"slots {', '.join(map(str, loads))}" if loads else "no slot"
-    return f"the code of {sub.name} reads {words}, BTF counts {rules.arguments(program, sub)}"
+    count = rules.arguments(program, sub)
+    return (
+        f"BTF gives `{sub.name}` {count} parameters, which makes {count - REG_ARGS} slots, and its "
+        f"code reads {words}; the kernel asks for all that BTF counts"
+    )
 
 
 def _right_build(facts: Facts) -> tuple[Built | None, str]:

@@ -25,7 +25,12 @@ def standalone(result: Triage) -> str:
     if not planned.layouts:
         return text
     place = planned.layouts[0]
-    vector = result.diagnosis.vector or planned.vectors[result.subject.function][0]
+    defined = (
+        v
+        for n, v in enumerate(planned.vectors[result.subject.function])
+        if n not in result.facts.undefined
+    )
+    vector = result.diagnosis.vector or next(defined, bytes(place.size))
     if result.subject.config.linkage == "static":
         text = f"#ifdef __bpf__\n{_STATIC}#endif\n{text}{_POP}"
     return text + _program(place, ours="CROSSCHECK_BPF_H" in text) + _main(place, vector)

@@ -34,7 +34,7 @@ def join(tokens: Sequence[str]) -> str:
     """Return *tokens* as text, one statement a line."""
     lines: list[str] = []
     line = ""
-    depth = 0
+    depth = values = 0  # open brackets; open braces of an initialiser
     for token in tokens:
         if token.startswith("#"):
             if line:
@@ -49,8 +49,11 @@ def join(tokens: Sequence[str]) -> str:
             or (line[-1] == ")" and (token[0].isalpha() or token[0] == "_"))
             or line[-1] + token[0] in ("++", "--", "&&", "<<", ">>", "==", "//", "/*")
         )
+        values += token == "{" and (values > 0 or line.endswith("="))
+        inside = values > 0
+        values -= token == "}" and inside
         line += (" " if glue else "") + token
-        if not depth and token in (";", "{", "}"):
+        if not depth and not inside and token in (";", "{", "}"):
             lines.append(line)
             line = ""
     return "\n".join([*lines, line]).strip() + "\n"
@@ -134,6 +137,9 @@ def layout_text(text: str) -> str:
         )
         pieces = re.sub(r"(?<=\S)\{$", " {", pieces)
         pieces = re.sub(r"\)(?=\w)", ") ", pieces)
+        pieces = re.sub(r"(?<=\))=(?=[\w{ ])", " = ", pieces)
+        pieces = re.sub(r"=\{", "= {", pieces)
+        pieces = re.sub(r"(?<=[\w\]])__attribute__", " __attribute__", pieces)
         pieces = re.sub(r"\b(if|while|for|switch)\(", r"\1 (", pieces)
         lines.append("\t" * depth_after + pieces)
         if line.endswith("{"):
