@@ -20,7 +20,7 @@ from harness.toolchain import find_compilers
 from harness.triage.facts import CLANG
 
 GOAL = 12  # lines of C, the median
-PATIENCE = 600  # seconds
+PATIENCE = 1800  # seconds
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,11 +58,14 @@ def faults() -> None:
 def _triage(fault: Fault, folder: Path, clang: tuple[str, ...]) -> dict[str, Any]:
     planted = plant(fault, folder, clang)
     began, used = time.monotonic(), _used()
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "triage", *planted.arguments, "--json", "-"],
-        cwd=planted.root, env={**os.environ, "PYTHONPATH": str(planted.root)},
-        capture_output=True, text=True, check=False, timeout=PATIENCE,
-    )  # fmt: skip
+    call = [sys.executable, "-m", "harness", "triage", *planted.arguments, "--json", "-"]
+    try:
+        done = subprocess.run(
+            call, cwd=planted.root, env={**os.environ, "PYTHONPATH": str(planted.root)},
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        done = subprocess.CompletedProcess(call, 1, "", str(error))
     wall = time.monotonic() - began
     time.sleep(0.2)
     took = {"wall": wall, "cpu": _used() - used}

@@ -16,6 +16,7 @@ from harness import corpus, findings, run
 from harness.cli import main
 from harness.findings import Finding
 from harness.isa.asm import assemble
+from harness.load import load_object
 from harness.model import (
     BuildConfig,
     Divergence,
@@ -209,11 +210,17 @@ def test_a_wrong_constant_from_c_to_report(
         assert part in text, part
     assert re.search("[Tt]he compiler's assembly has `", text)
     assert str(tmp_path / "crosscheck-") not in text
+    assert "crosscheck_" not in text
     # what the report tells people to do needs nothing of ours
     repro = re.search(r"repro\.c</summary>\n\n```c\n(.*?)```", text, re.DOTALL)
     assert repro is not None
     path = tmp_path / "repro.c"
     path.write_text(repro[1])
+    command = re.search(r"^clang (--target=bpf .*)$", text, re.MULTILINE)
+    assert command is not None
+    subprocess.run([*odd.command, *command[1].split()], cwd=tmp_path, check=True)
+    (made,) = load_object((tmp_path / "repro.o").read_bytes()).programs
+    assert made.name == "entry"
     if shutil.which("gcc"):
         subprocess.run(["gcc", "-w", str(path), "-o", str(tmp_path / "repro")], check=True)
         said = subprocess.run([tmp_path / "repro"], capture_output=True, text=True, check=True)
@@ -235,6 +242,7 @@ def test_a_kept_case_is_known_until_it_is_mended(
         seen = run.run([], [case], settings, known=entries, jobs=1)
         assert seen.ok == ok, seen
         assert (seen.count("known") > 0) == ok
+        assert [entry.id for entry in seen.stale] == ([] if ok else [case.stem])
     with pytest.raises(HarnessError):
         keep(result, folder)  # never over an old one
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from harness.isa.disasm import format_insn
+from harness.model import HarnessError
 from harness.tests.faults import COMPILERS, FAULTS, HARNESS, OURS, SOURCES, Fault, plant, wrapper
 from harness.toolchain import Compiler, find_compilers
+from harness.triage import report
 from harness.triage.facts import AGREES, CLANG, REFUSED, UNDEFINED, WRONG_CODE
 from harness.triage.session import Triage, triage
 from harness.triage.targets import target_of
@@ -102,3 +105,55 @@ def test_a_right_refusal_of_real_code(compiler: Compiler) -> None:
     assert result.bisection is not None
     assert result.bisection.step is not None
     assert "deadargelim" in result.bisection.step.name.lower().replace(" ", "")
+
+
+NARROW = """\
+__attribute__((noinline)) long callee(long a, long b, long c, long d, long e, signed char f)
+{
+	return f;
+}
+
+long caller(long a, long b, long c, long d, signed char e, long f)
+{
+	return callee(a, b, c, d, f, e);
+}
+"""
+
+
+def test_a_real_bug_is_narrowed_down(
+    tmp_path: Path, compiler: Compiler, clang: Sequence[str]
+) -> None:
+    """clang 23.1.4: a narrow signed argument goes to a slot as it came (known.toml)."""
+    path = tmp_path / "narrow.c"
+    path.write_text(NARROW)
+    build = ("1", "v3", "hidden")
+    try:
+        target = target_of(path, function="caller", compilers=[compiler], build=build, vectors=24)
+    except HarnessError:
+        assert compiler.version > "23.1.4"  # mended since
+        return
+    crashing = next(fault for fault in COMPILERS if fault.name == "crash")
+    other = find_compilers([str(wrapper(crashing, tmp_path, clang))])[0]
+    result = triage(target, compilers=[other], shrink=False)
+    assert (result.diagnosis.cause, result.diagnosis.confidence) == (WRONG_CODE, "high")
+    program, slot = result.facts.built.program, result.wrong
+    assert program is not None
+    assert slot is not None
+    assert format_insn(program.insns[slot]) == "*(u64 *)(r11 - 0x8) = r5"
+    assert "argument 6 (r11-8) at the call of callee" in result.wrong_why
+    found = result.bisection
+    assert found is not None
+    assert found.axes["-mcpu"] == "v1 good, v2 good, v3 bad, v4 good"
+    assert found.axes["-O"].startswith("0 good, 1 bad")
+    assert found.innocent
+    assert "code generation" in found.ir
+    assert found.step is not None
+    assert "STORE_STACK_ARG" in found.selected
+    assert any("isel" in name for name in found.machine)
+    # the other compiler makes nothing of it: it is not bad in this way
+    assert f"{other.name} ({other.version}) good" in found.compilers
+    assert found.first_bad.startswith(compiler.name)
+    text = report.markdown(result)
+    for words in ("With `", "is right.", "It is innocent", "as instruction selection leaves it",
+                  "callee:"):  # fmt: skip
+        assert words in text, words

@@ -88,7 +88,7 @@ def refusal(facts: Facts, verdict: Rejected) -> str:
     if here:
         return f"{here[0].why}: {message}"
     if "bitwise operator" in message:
-        return f"the verifier allows a pointer to be added to only, not this: {message}"
+        return f"the verifier allows addition to a pointer and subtraction alone: {message}"
     return f"the verifier stops here: {message}"
 
 
@@ -100,7 +100,8 @@ def _read(program: Program, slot: int) -> str:
         return "the callee is unknown"
     insns = program.insns[sub.start : sub.end]
     loads = sorted({place for insn in insns if (place := incoming_slot(insn))})
-    words = f"slots {', '.join(map(str, loads))}" if loads else "no slot"
+    plural = "s" if len(loads) > 1 else ""
+    words = f"slot{plural} {', '.join(map(str, loads))}" if loads else "no slot"
     count = rules.arguments(program, sub)
     return (
         f"BTF gives `{sub.name}` {count} parameters, which makes {count - REG_ARGS} slots, and its "

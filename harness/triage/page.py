@@ -76,7 +76,7 @@ def page(result: Triage) -> str:
     versions = ", ".join(f"clang {c.version}" for c in result.compilers)
     parts.append(f"<p>{escape(versions)}</p>")
     parts += [f"<p>Note: {escape(note)}</p>" for note in result.notes]
-    return document(name, parts)
+    return report.as_in_repro(result, document(name, parts))
 
 
 def document(name: str, parts: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from harness.isa.disasm import format_insn
 from harness.isa.insn import Call, High
 from harness.isa.targets import function_target
 from harness.model import Outcome, OutOfFuel, Program, Returned, Trapped, Unknown, Vector
+from harness.source import driver
 from harness.source.layout import Layout
 from harness.toolchain.tools import llvmlite_llvm, program_version
 from harness.triage import bisect as narrowing
@@ -63,7 +64,12 @@ def markdown(result: Triage) -> str:
     parts += _versions(result)
     if result.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in result.notes)]
-    return "\n\n".join(parts) + "\n"
+    return as_in_repro(result, "\n\n".join(parts) + "\n")
+
+
+def as_in_repro(result: Triage, text: str) -> str:
+    """Return *text* with our driver called as it is in repro.c."""
+    return text.replace(driver.entry(result.subject.function), "entry")
 
 
 def summary(result: Triage) -> str:

@@ -60,7 +60,7 @@ def _program(place: Layout, *, ours: bool) -> str:
     text = text.replace(driver.entry(place.signature.name), "entry")
     if not ours:
         text = _OURS.sub("", text).replace("crosscheck_", "")
-    license_ = '__attribute__((section("license"), used)) static const char license[] = "GPL";'
+    license_ = '__attribute__((section("license"), used)) static const char gpl[] = "GPL";'
     if not _plain(place):  # main goes through it as well
         return f"\n{text}\n#ifdef __bpf__\n{license_}\n#endif\n"
     return f"\n#ifdef __bpf__\n{text}\n{license_}\n#endif\n"

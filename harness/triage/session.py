@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import corpus
+from harness.load import NAMES_FILLED
 from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, Display
@@ -149,6 +150,10 @@ def triage(
             tell("reduce")
             result = _reduced(bench, result, gcc, kernel, cvise, attempts, patience, notes, tell)
         subject, diagnosis, facts = result.subject, result.diagnosis, result.facts
+        if NAMES_FILLED in facts.built.notes:
+            notes.append(
+                "parameters without names were given names in BTF, which Linux refuses without"
+            )
         tell("trace")
         traced = trace(facts, diagnosis)
         marked = mark(facts, diagnosis, traced)
