@@ -76,6 +76,7 @@ def target_of(
     else:
         raise HarnessError(f"{path}: neither a finding (.json), a case (.toml) nor C (.c)")
     text = inlined(text, path.absolute().parent)
+    builds.sort(key=lambda each: each[0] == "0")  # Linux refuses the BTF of -O0 as it is
     return _search(path, text, function, compiler, [build] if build else builds, seed, vectors)
 
 
