@@ -144,7 +144,7 @@ WRONG = (
     (MINIMAL + '[[run]]\noutcome = "crash"', "expected returned, trapped or fuel, not 'crash'"),
     (MINIMAL + '[[run]]\noutcome = "fuel"\nr0 = "1"', "fuel leaves no r0 and no context"),
     (MINIMAL + '[[run]]\nlegs = "jit"', "legs: expected a list, not text"),
-    (MINIMAL + '[[run]]\nlegs = ["native"]', "expected interp or jit, not 'native'"),
+    (MINIMAL + '[[run]]\nlegs = ["native"]', "expected interp, jit or kernel, not 'native'"),
     ('[source]\nc = ""\nopts = ["fast"]', "expected 0, 1, 2, 3 or s, not 'fast'"),
     ('[source]\nc = ""\nmcpus = ["v9"]', "not 'v9'"),
     ('[source]\nc = ""\nlinkages = 2', "linkages: expected a list, not a number"),

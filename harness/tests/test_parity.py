@@ -353,7 +353,13 @@ class FakeLeg:
         self.may = threading.Event()
 
     def check(
-        self, programs: Sequence[Program], _vectors: Any, *, log_level: int, images: bool
+        self,
+        programs: Sequence[Program],
+        _vectors: Any,
+        *,
+        log_level: int,
+        images: bool,
+        **_options: Any,
     ) -> list[KernelAnswer]:
         assert self.may.wait(10)
         assert not images

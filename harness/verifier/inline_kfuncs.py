@@ -75,6 +75,8 @@ def kfunc_patch(env: Env, slot: Slot, call: Call) -> Patch | None:
     kfunc = env.kfuncs[call.imm]
     name = kfunc.name.removesuffix("_impl")
     marks = env.call_marks.get(slot.at, CallMarks())
+    if any(argument.kind == "arena" for argument in kfunc.arguments):
+        raise NotModelled(f"the addresses in an arena that Linux's JIT makes for {kfunc.name}")
     if not kfunc.in_kernel:
         return None
     if name in _TOLD and slot.at not in env.call_marks:
