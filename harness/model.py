@@ -95,6 +95,7 @@ class Program:
     sleepable: bool = False
     frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
     kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand
+    kfunc_flags: tuple[tuple[str, int], ...] = ()  # KF_*, of those of a module that have some
     kfunc_code: bytes = b""  # relocatable x86-64 object that defines them; empty: not at hand
     helper_code: bytes = b""  # the same of the helpers that have one
     indirect: tuple[int, ...] = ()  # slots that indirect jumps may lead to

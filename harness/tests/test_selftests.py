@@ -29,6 +29,7 @@ from harness.selftests.judge import File, Question, Setting, judge_file, rows
 from harness.selftests.session import Selftests, explain
 from harness.selftests.tags import Message, Spec, read_spec, tags, unmatched
 from harness.toolchain import find_compilers
+from harness.verifier import kfunc_table
 
 # --- tags -------------------------------------------------------------------
 
@@ -392,6 +393,7 @@ BTF_KFUNCS_START(ids)
 BTF_ID_FLAGS(func, bpf_kfunc_one)
 BTF_ID_FLAGS(func, bpf_kfunc_two, KF_ACQUIRE | KF_RET_NULL)
 BTF_ID_FLAGS(func, bpf_kfunc_three)
+BTF_ID_FLAGS(func, bpf_kfunc_new, KF_NOT_YET_KNOWN)
 BTF_KFUNCS_END(ids)
 static const struct btf_kfunc_id_set some_set = {
         .owner = THIS_MODULE,
@@ -407,9 +409,11 @@ struct sock *bpf_kfunc_three(struct sock *a, long b) __ksym;
 
 
 def test_functions_of_the_module_are_read_from_its_source():
-    assert kmod.callable_by(LISTED) == {
-        "bpf_kfunc_one": {"syscall"},
-        "bpf_kfunc_three": {"syscall"},
+    syscall = frozenset({"syscall"})
+    assert kmod.registered(LISTED) == {
+        "bpf_kfunc_one": kmod.Listed(syscall, 0),
+        "bpf_kfunc_two": kmod.Listed(syscall, kfunc_table.ACQUIRE | kfunc_table.RET_NULL),
+        "bpf_kfunc_three": kmod.Listed(syscall, 0),
     }
     text = kmod.definitions(DECLARED, LISTED, {"bpf_kfunc_one", "bpf_kfunc_three"})
     assert "bpf_kfunc_one(void *mem, int mem__sz) {" in text
@@ -427,7 +431,14 @@ def test_functions_of_the_module_come_with_their_names(tree, setting):
     found = kmod.prototypes(tree, setting.compiler, setting.headers, ())
     btf, _ = found
     names = {f.name: [p.name for p in proto.params] for _, f, proto in btf.functions()}
-    assert names == {"bpf_kfunc_one": ["mem", "mem__sz"], "bpf_kfunc_three": ["a", "b"]}
+    assert names == {
+        "bpf_kfunc_one": ["mem", "mem__sz"],
+        "bpf_kfunc_two": [],
+        "bpf_kfunc_three": ["a", "b"],
+    }
+    taken = replace(PROGRAM, kfuncs=("bpf_kfunc_two",))
+    flags = kfunc_table.ACQUIRE | kfunc_table.RET_NULL
+    assert kmod.attach(taken, found).kfunc_flags == (("bpf_kfunc_two", flags),)
     subject = replace(PROGRAM, kfuncs=("bpf_kfunc_one",))
     assert kmod.attach(subject, found).kfunc_btf is btf
     assert kmod.attach(replace(subject, type="xdp"), found).kfunc_btf is None

@@ -136,6 +136,8 @@ def _add(env: Env, insn: Call) -> None:
         allowed = table.may_call(name, env.program)
         if table.is_metadata(name):
             raise Refused("metadata kfuncs require device-bound program")
+    else:
+        flags = dict(env.program.kfunc_flags).get(name, 0)
     if flags & table.IMPLICIT_ARGS:
         whole = btf.find(name + "_impl", Func)
         found_proto = btf.prototype(whole) if whole is not None else None
