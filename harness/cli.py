@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness import cli_grow
+from harness import cli_grow, cli_report
 from harness.model import LINKAGES, MCPUS, OPTS, HarnessError
 from harness.options import import_in_workers, json_option, legs, positive, write_json
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_grow.add_grow(commands)
     _add_triage(commands)
     cli_grow.add_corpus(commands)
+    cli_report.add_report(commands)
     _add_verify(commands)
     _add_jit(commands)
     _add_exec(commands)

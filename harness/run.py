@@ -583,6 +583,7 @@ def report_json(report: Report, settings: Settings) -> dict[str, Any]:
                 "source": c.source,
                 "function": c.function,
                 "build": c.build,
+                "compiler": c.config.compiler if c.config else None,
                 "legs": list(d.legs),
                 "vector": d.vector.hex(),
                 "outcomes": [outcome_json(o) for o in d.outcomes],

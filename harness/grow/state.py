@@ -91,9 +91,29 @@ class State:
             rows = {"seed": seed, "batch": batch, "format": FORMAT, "parents": parents}
             db.executemany("INSERT INTO campaign VALUES (?, ?)", rows.items())
             db.execute("COMMIT")
+        self._load(path)
+
+    @classmethod
+    def read(cls, path: Path) -> State:
+        """Return the state in *path* to look at: nothing is written, not even beside it.
+
+        A campaign may be running on it.
+        """
+        self = cls.__new__(cls)
+        # without a journal nobody writes, and SQLite need not put one there
+        mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+        try:
+            self.db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+            self._load(path)
+        except (sqlite3.Error, KeyError) as error:
+            raise HarnessError(f"{path}: not the state of a campaign: {error}") from None
+        return self
+
+    def _load(self, path: Path) -> None:
+        db = self.db
         values = dict(db.execute("SELECT key, value FROM campaign"))
         if str(values.get("format")) != str(FORMAT):
-            raise HarnessError(f"{path}: of another version of crosscheck: another --findings")
+            raise HarnessError(f"{path}: of another version of crosscheck: name another folder")
         self.seed, self.batch = int(values["seed"]), int(values["batch"])
         self.parents: bytes = values["parents"]
         self.done = {n for (n,) in db.execute("SELECT number FROM batch")}
