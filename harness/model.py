@@ -72,6 +72,9 @@ class LineInfo:
     column: int
 
 
+DEFAULT_LICENSE = "Dual BSD/GPL"  # of programs that come without one
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One BPF program, linked: main first, then every subprogram it reaches.
@@ -93,6 +96,7 @@ class Program:
     attach: str = ""  # what follows the type in the section name, e.g. a function for fentry
     attach_type: str = ""  # the expected attach type BPF_*, lower case; empty: 0
     sleepable: bool = False
+    license: str = DEFAULT_LICENSE
     frames: tuple[Frame, ...] = ()  # by subprogram; empty: not verified, a JIT infers them
     kfunc_btf: Btf | None = None  # the kernel's prototypes of *kfuncs*; None: not at hand
     kfunc_flags: tuple[tuple[str, int], ...] = ()  # KF_*, of those of a module that have some

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.isa.stack_args import Dialect
-from harness.model import MapDef
+from harness.model import DEFAULT_LICENSE, MapDef
 
 KERNELS = ("no-jit", "no-stack-args")
 CROSSCHECKS = ("agree", "diverge", "rejected", "compile_error")
@@ -31,6 +31,7 @@ class ProgramText:
     attach_type: str = ""  # the expected attach type BPF_*, lower case
     attach: str = ""  # what it attaches to: a function, a hook, a tracepoint, an iterator
     sleepable: bool = False
+    license: str = DEFAULT_LICENSE
     kfuncs: tuple[str, ...] = ()  # kernel functions, which the text calls by their number
     dialect: Dialect = "r11"
     functions: tuple[FunctionDecl, ...] = ()

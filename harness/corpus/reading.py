@@ -18,7 +18,7 @@ from harness.corpus.case import (
 )
 from harness.corpus.tables import Table, parse
 from harness.corpus.text import ARGUMENT_TYPES
-from harness.model import HarnessError, MapDef
+from harness.model import DEFAULT_LICENSE, HarnessError, MapDef
 
 MAX_PARAMETERS = 255  # of a function declared in a case; Linux refuses more than 12
 
@@ -58,7 +58,7 @@ def _case(path: Path, table: Table) -> Case:
 
 # fmt: off
 _CASE    = "note program source verify jit run crosscheck"
-_PROGRAM = "asm type attach_type attach sleepable kfuncs dialect functions maps"
+_PROGRAM = "asm type attach_type attach sleepable license kfuncs dialect functions maps"
 _SOURCE  = "c opts mcpus linkages tree"
 _VERIFY  = "verdict message insn log kernel"
 _JIT     = "x86_64"
@@ -105,6 +105,7 @@ def _program(table: Table) -> ProgramText:
         attach_type=table.string("attach_type", ""),
         attach=table.string("attach", ""),
         sleepable=table.boolean("sleepable"),
+        license=table.string("license", DEFAULT_LICENSE),
         kfuncs=table.strings("kfuncs", ()),
         dialect="r12" if table.choice("dialect", ("r11", "r12"), "r11") == "r12" else "r11",
         functions=tuple(functions),

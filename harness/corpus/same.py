@@ -27,7 +27,7 @@ def fingerprint(case: Case) -> str:
         text = case.program
         parts += [
             text.type,
-            (text.attach_type, text.attach, text.sleepable, text.kfuncs),
+            (text.attach_type, text.attach, text.sleepable, text.license, text.kfuncs),
             text.dialect,
             sorted(text.maps, key=lambda m: m.name),
         ]

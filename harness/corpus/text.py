@@ -75,6 +75,7 @@ def program(text: ProgramText, name: str) -> Program:
         attach=text.attach,
         attach_type=text.attach_type,
         sleepable=text.sleepable,
+        license=text.license,
     )
 
 

@@ -13,7 +13,7 @@ from tomlkit.items import String, StringType, Table, Trivia
 
 from harness.corpus.case import Case, ProgramText, RunCheck, SourceText, VerifyCheck
 from harness.corpus.reading import read
-from harness.model import HarnessError
+from harness.model import DEFAULT_LICENSE, HarnessError
 
 
 def bless(
@@ -102,6 +102,8 @@ def _program_table(program: ProgramText) -> Table:
         table["attach"] = program.attach
     if program.sleepable:
         table["sleepable"] = True
+    if program.license != DEFAULT_LICENSE:
+        table["license"] = program.license
     if program.kfuncs:
         table["kfuncs"] = list(program.kfuncs)
     if program.dialect != "r11":

@@ -94,7 +94,6 @@ PACKET   = frozenset({"sched_cls", "sched_act", "xdp", "socket_filter", "cgroup_
 SLEEPABLE, XDP_HAS_FRAGS = 1 << 4, 1 << 5  # program flags
 RING_BUSY, RING_DISCARD = 1 << 31, 1 << 30  # of a ring buffer's record
 LOG_FIXED = 8  # log level flag: keep the beginning, not the end
-LICENSE = "Dual BSD/GPL"
 BTF_LOG = 1 << 20  # bytes
 TAIL = 1 << 16  # bytes of a log's end, where the whole does not fit
 MAX_TRANSLATED, MAX_IMAGE, MAX_FUNCTIONS = 16 << 20, 32 << 20, 4096
@@ -456,7 +455,7 @@ class Load:
         self._fds, _, self._patches = script.attribute(fds)
         self._insns, more = self._instructions()
         self._patches += more
-        self._license = script.text(LICENSE)
+        self._license = script.text(program.license)
         functions = lines = b""
         if self.btf is not None:
             if all(each.type_id for each in program.subprograms):

@@ -115,8 +115,10 @@ class Linker:
         btf: Btf | None,
         ext: btf_ext.BtfExt,
         kernel: LazyBtf | None = None,
+        license: str = "",  # noqa: A002
     ) -> None:
         self.file = file
+        self._license = license
         self._kernel = kernel  # its BTF, None: not at hand
         self.functions = functions
         self._btf = btf
@@ -383,6 +385,7 @@ class Linker:
             attach=section.attach,
             attach_type=section.attach_type,
             sleepable=section.sleepable,
+            license=self._license,
         )
 
     def _reach(self, root: int) -> tuple[list[int], dict[int, int], int]:

@@ -76,7 +76,9 @@ def load_object(
             nameless, btf = btf, fill_parameter_names(btf)
             if btf != nameless:
                 notes.append(NAMES_FILLED)
-    linker = Linker(file, functions, placed, externs, btf, ext, kernel_btf)
+    part = file.part("license")
+    license_ = _license(part.data) if part is not None else ""
+    linker = Linker(file, functions, placed, externs, btf, ext, kernel_btf, license_)
     programs, refused = [], []
     for index, function in enumerate(functions):
         if function.part.name == TEXT:
@@ -86,7 +88,6 @@ def load_object(
             refused.append(program)
         else:
             programs.append(program)
-    license_part = file.part("license")
     return Object(
         path=path,
         programs=tuple(programs),
@@ -94,7 +95,7 @@ def load_object(
         functions=tuple(f.name for f in functions if f.part.name == TEXT),
         btf=btf,
         maps=tuple(each.map for each in placed),
-        license=_license(license_part.data) if license_part is not None else "",
+        license=license_,
         notes=tuple(notes),
         _linker=linker,
     )

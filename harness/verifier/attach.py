@@ -162,6 +162,8 @@ def _function(env: Env, btf: Btf, type_id: int) -> Target:
         raise Refused(f"{name}() is not modifiable")
     if program.type == "lsm":
         hook = program.attach
+        if not env.gpl:
+            raise Refused("LSM programs must have a GPL compatible license")
         if hook in facts.DISABLED_HOOKS:
             raise Refused(f"attach_btf_id {type_id} points to disabled hook {name}")
         if hook in facts.NO_HOOKS:

@@ -121,6 +121,8 @@ def access(env: Env, reg: Reg, name: str, off: int, size: int, write: bool) -> R
     found: TypeRef = reg.info
     struct = found.name
     kind = reg.type
+    if not env.gpl and found.btf is not env.btf:
+        env.refuse(f"Cannot access kernel 'struct {struct}' from non-GPL compatible program")
     if reg.num.mask:
         env.refuse(
             f"{name} is ptr_{struct} invalid variable offset: off={off}, var_off={reg.num.var_off}"

@@ -32,6 +32,7 @@ from harness.verifier.helpers import (
     CASTS,
     CHANGES_PACKET,
     MAX_HELPER,
+    gpl_only,
     helper_name,
     is_known,
     prototype,
@@ -387,6 +388,8 @@ def _call_helper(env: Env, frame: Frame, number: int) -> int:
         raise NotModelled(f"helper {name}#{number}")
     if proto is None:
         env.refuse(f"program of this type cannot use helper {name}#{number}")
+    if not env.gpl and gpl_only(env.program, number):
+        env.refuse("cannot call GPL-restricted function from non-GPL compatible program")
     _check_allowed(env, number)
     if sleeps(env.program, number) and refs.in_rcu(env.state):
         env.refuse(f"sleepable helper {name}#{number} in {refs.non_sleepable(env.state)}")

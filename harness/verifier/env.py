@@ -27,6 +27,12 @@ NO_KERNEL_BTF = (
 )
 
 
+# license_is_gpl_compatible
+GPL = frozenset({
+    "GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL",
+})  # fmt: skip
+
+
 class Refused(Exception):  # noqa: N818 - the way out, not an error
     """The kernel refuses the program here; the text is its words, one or more lines."""
 
@@ -214,6 +220,11 @@ class Env:
         if self.kernel_btf is None:
             raise NotModelled(f"{what} ({NO_KERNEL_BTF})")
         return self.kernel_btf
+
+    @property
+    def gpl(self) -> bool:
+        """Say whether the program may use what is for GPL programs only."""
+        return self.program.license in GPL
 
     # --- places ---------------------------------------------------------------
 

@@ -25,6 +25,11 @@ _SLEEP_IF_SLEEPABLE = {                            # get_task_stack and get_stac
 }
 ACQUIRES        = frozenset({84, 85, 99, 131, 194})  # is_acquire_function
 CASTS           = frozenset({95, 96, 136, 137, 138, 139, 140, 196})  # is_ptr_cast_function
+GPL_ONLY        = frozenset({                        # gpl_only, in every variant but one
+    4, 6, 22, 25, 27, 35, 36, 45, 55, 56, 58, 67, 69, 77, 78, 92, 100, 110, 111, 112, 113, 114,
+    115, 119, 121, 126, 127, 150, 158, 163, 165, 169, 170, 171, 172, 173, 175, 176, 177, 191,
+    204, 205, 206, 207,
+})
 MAX_HELPER = max(HELPERS)
 
 
@@ -289,6 +294,13 @@ def is_known(program: Program, number: int) -> bool:
         return False
     # what is iterated over may bring helpers of its own
     return program.attach_type != "trace_iter" or number in table
+
+
+def gpl_only(program: Program, number: int) -> bool:
+    """Say whether only GPL programs may call the helper."""
+    if number == 27 and program.type == "perf_event":  # bpf_get_stackid_proto_pe
+        return False
+    return number in GPL_ONLY
 
 
 def sleeps(program: Program, number: int) -> bool:

@@ -104,6 +104,8 @@ def add(env: Env) -> None:
         if isinstance(insn, Call) and insn.kind == "kfunc":
             if not env.options.jit:
                 raise Refused("JIT is required for calling kernel function")
+            if not env.gpl:
+                raise Refused("cannot call kernel function from non-GPL compatible program")
             _add(env, insn)
 
 
