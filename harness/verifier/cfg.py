@@ -7,18 +7,26 @@
 from __future__ import annotations
 
 from harness.isa.insn import (
+    AddrSpaceCast,
+    Alu,
+    Atomic,
     Call,
+    Endian,
     Exit,
     Goto,
     GotoX,
+    High,
     Insn,
     Jump,
+    Load,
     LoadImm,
     LoadPacket,
     MayGoto,
+    Store,
+    StoreImm,
 )
 from harness.verifier import kfunc_table, kfuncs, maps
-from harness.verifier.env import Env, Refused
+from harness.verifier.env import Env, Refused, Subprog
 from harness.verifier.form import TAIL_CALL, is_call, is_func_address
 from harness.verifier.helpers import (
     ASYNC_CALLBACKS,
@@ -29,6 +37,8 @@ from harness.verifier.helpers import (
 
 _DISCOVERED, _EXPLORED = 0x10, 0x20
 _FALLTHROUGH, _BRANCH = 1, 2
+# one slot, after which the next one follows, always
+_STRAIGHT = frozenset({Alu, Endian, AddrSpaceCast, Load, Store, StoreImm, Atomic, High})
 
 
 def width(insn: Insn) -> int:
@@ -177,9 +187,22 @@ class _Walk:
         return self.push(at, to, _BRANCH)
 
     def run(self) -> None:
-        state, stack = self.state, self.stack
+        state, stack, insns = self.state, self.stack, self.env.insns
+        last = self.env.count - 1
         while stack:
             at = stack[-1]
+            if at < last and type(insns[at]) in _STRAIGHT:
+                # nothing is left to do here once what follows is explored
+                stack.pop()
+                while at < last and type(insns[at]) in _STRAIGHT:
+                    state[at] = _EXPLORED
+                    at += 1
+                    if state[at]:
+                        break
+                else:
+                    state[at] = _DISCOVERED
+                    stack.append(at)
+                continue
             if not self.visit(at):
                 state[at] = _EXPLORED
                 stack.pop()
@@ -225,21 +248,23 @@ def check_cfg(env: Env) -> None:
 
 def compute_successors(env: Env) -> None:
     """Fill ``env.successors`` (``bpf_insn_successors``)."""
-    out: list[tuple[int, ...]] = []
+    out: list[tuple[int, ...]] = list(zip(range(1, env.count + 1)))
     for at, insn in enumerate(env.insns):
+        if type(insn) in _STRAIGHT:
+            continue
         hidden = env.hidden_exit.get(at)
         if hidden is not None:
-            out.append(hidden)
+            out[at] = hidden
             continue
         match insn:
             case Exit():
-                out.append(())
+                out[at] = ()
             case Goto(off=off):
-                out.append((at + off + 1,))
+                out[at] = (at + off + 1,)
             case Jump(off=off) | MayGoto(off=off):
-                out.append((at + 1, at + off + 1))
-            case _:
-                out.append((at + width(insn),))
+                out[at] = (at + 1, at + off + 1)
+            case LoadImm():
+                out[at] = (at + 2,)
     env.successors = out
 
 
@@ -247,34 +272,58 @@ def compute_postorder(env: Env) -> None:
     """Order the instructions of each subprogram (``bpf_compute_postorder``)."""
     compute_successors(env)
     state = bytearray(env.count)  # 1 discovered, 2 explored
+    successors = env.successors
     everything: list[int] = []
     for sub in env.subs:
         order: list[int] = []
         stack = [sub.start]
         while stack:
             top = stack[-1]
-            state[top] |= 1
             if state[top] & 2:
                 order.append(top)
                 stack.pop()
                 continue
-            for to in env.successors[top]:
+            state[top] = 3
+            following = successors[top]
+            while len(following) == 1 and not state[following[0]]:
+                top = following[0]
+                stack.append(top)
+                state[top] = 3
+                following = successors[top]
+            for to in following:
                 if not state[to]:
                     stack.append(to)
-                    state[to] |= 1
-            state[top] |= 2
+                    state[to] = 1
         sub.postorder = order
         everything += order
     env.postorder = everything
 
 
+def _only_forward(env: Env, sub: Subprog) -> bool:
+    """Say whether no instruction of *sub* leads to an earlier one or counts as a loop."""
+    start, end = sub.start, sub.end
+    if env.calls_callback.find(1, start, end) >= 0:
+        return False
+    for at, following in enumerate(env.successors[start:end], start):
+        for to in following:
+            if to <= at:
+                return False
+    return True
+
+
 def compute_scc(env: Env) -> None:
     """Give each loop a number (``bpf_compute_scc``, Tarjan without recursion)."""
     count = env.count
+    roots: list[int] = []  # of the functions that may have loops
+    for sub in env.subs:
+        if not _only_forward(env, sub):
+            roots += range(sub.start, sub.end)
+    if not roots:
+        return
     gone = 1 << 32
     pre, low = [0] * count, [0] * count
     next_pre = next_id = 1
-    for root in range(count):
+    for root in roots:
         if pre[root]:
             continue
         stack: list[int] = []

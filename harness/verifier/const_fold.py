@@ -31,6 +31,7 @@ M32 = (1 << 32) - 1
 _CONST, _MAP, _MAP_VALUE, _SUBPROG = "const", "map", "value", "subprog"
 _Known = tuple[str, int, int] | None  # kind, map, number; None: unknown
 _UNKNOWN: list[_Known] = [None] * 10
+_CHANGES = (Endian, AddrSpaceCast, LoadImm, Load, Call, CallX, LoadPacket, Atomic)
 
 
 def _signed(value: int, bits: int) -> int:
@@ -47,14 +48,32 @@ def map_word(env: Env, index: int, off: int, size: int, signed: bool) -> int | N
     return int.from_bytes(data, "little", signed=signed) & M64
 
 
+def _after(env: Env, regs: list[_Known], insn: Insn, at: int) -> list[_Known]:
+    """Return what is known after *insn*: *regs* itself where that is the same."""
+    if isinstance(insn, Alu):
+        value = _alu_value(regs, insn)
+        if value == regs[insn.dst]:
+            return regs
+        out = regs.copy()
+        out[insn.dst] = value
+        return out
+    if isinstance(insn, _CHANGES):
+        out = regs.copy()
+        _transfer(env, out, insn, at)
+        return out
+    return regs
+
+
+def _alu_value(regs: list[_Known], insn: Alu) -> _Known:
+    value = _alu(insn, regs[insn.dst], None if insn.src is None else regs[insn.src])
+    if insn.bits == 32 and value is not None:
+        value = (_CONST, 0, value[2] & M32) if value[0] == _CONST else None
+    return value
+
+
 def _transfer(env: Env, regs: list[_Known], insn: Insn, at: int) -> None:
-    """Apply *insn* to *regs* (``const_reg_xfer``)."""
+    """Apply *insn*, no arithmetic, to *regs* (``const_reg_xfer``)."""
     match insn:
-        case Alu(bits=bits, dst=dst, src=src):
-            value = _alu(insn, regs[dst], None if src is None else regs[src])
-            if bits == 32 and value is not None:
-                value = (_CONST, 0, value[2] & M32) if value[0] == _CONST else None
-            regs[dst] = value
         case Endian(dst=dst) | AddrSpaceCast(dst=dst):
             regs[dst] = None
         case LoadImm(dst=dst, src=kind, imm=imm):
@@ -132,44 +151,59 @@ def compute_const_regs(env: Env) -> None:
     for sub in env.subs:
         dirty[sub.start] = 1
     insns, successors = env.insns, env.successors
-    while any(dirty):
+    while 1 in dirty:
         for at in order:
             regs = before[at]
             if regs is None or not dirty[at]:
                 continue
             dirty[at] = 0
-            out = regs.copy()
-            _transfer(env, out, insns[at], at)
-            shared = False  # one of the instructions that follow has *out* itself
+            out = _after(env, regs, insns[at], at)
             for to in successors[at]:
                 target = before[to]
                 if target is None:
-                    before[to] = out.copy() if shared else out
-                    dirty[to] = shared = True
-                elif target != out:
-                    for index, old in enumerate(target):
-                        if old is not None and old != out[index]:
-                            target[index] = None
-                            dirty[to] = 1
+                    before[to] = out  # shared; so what is known is never changed in place
+                    dirty[to] = 1
+                elif target is not out and target != out:
+                    joined = [
+                        old if old is None or old == new else None
+                        for old, new in zip(target, out, strict=True)
+                    ]
+                    if joined != target:
+                        before[to] = joined
+                        dirty[to] = 1
     empty: dict[int, int] = {}
+    nothing = empty, empty, empty
+    last: list[_Known] | None = None
+    consts, maps, subs = nothing
     for known in before:
-        consts, maps, subs = empty, empty, empty
-        if known is not None and known[:10] != _UNKNOWN:
-            consts, maps, subs = {}, {}, {}
-            for reg, value in enumerate(known[:10]):
-                if value is None:
-                    continue
-                kind, _, number = value
-                if kind == _CONST:
-                    if number <= M32:
-                        consts[reg] = number
-                elif kind == _MAP:
-                    maps[reg] = value[1]
-                elif kind == _SUBPROG:
-                    subs[reg] = number
+        if known is not last:
+            last = known
+            if known is None or known[:10] == _UNKNOWN:
+                consts, maps, subs = nothing
+            else:
+                consts, maps, subs = _split(known)
         env.const_regs.append(consts)
         env.const_maps.append(maps)
         env.const_subs.append(subs)
+
+
+def _split(known: list[_Known]) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+    """Return the constants, maps and subprograms that registers r0 to r9 hold."""
+    consts: dict[int, int] = {}
+    maps: dict[int, int] = {}
+    subs: dict[int, int] = {}
+    for reg, value in enumerate(known[:10]):
+        if value is None:
+            continue
+        kind, _, number = value
+        if kind == _CONST:
+            if number <= M32:
+                consts[reg] = number
+        elif kind == _MAP:
+            maps[reg] = value[1]
+        elif kind == _SUBPROG:
+            subs[reg] = number
+    return consts, maps, subs
 
 
 def _taken(op: str, a: int, b: int) -> bool:

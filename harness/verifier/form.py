@@ -22,6 +22,8 @@ _STDERR = 2  # no file descriptor up to it is a map
 _CLASS, _OP = 0x07, 0xF0
 _DIV, _MOD = o.ALU_OPS["div"], o.ALU_OPS["mod"]
 _NEG, _MOV = o.ALU_OPS["neg"], o.ALU_OPS["mov"]
+_STRAIGHT = frozenset({o.ALU, o.ALU64, o.LDX, o.ST, o.STX})  # classes without jumps
+_MAY_CALL = frozenset({o.JMP | o.CALL, LD_IMM64})
 
 
 def _known_opcode(code: int) -> bool:
@@ -51,19 +53,25 @@ def _known_opcode(code: int) -> bool:
 def slot_fields(insns: list[Insn]) -> list[Fields]:
     """Return opcode, registers, offset and immediate of every slot."""
     out: list[Fields] = []
+    known: dict[int, Fields] = {}  # by id: what is decoded shares equal instructions
     high = 0
     for insn in insns:
-        if isinstance(insn, High):
-            out.append((0, 0, 0, 0, high))
-            high = 0
-            continue
-        if isinstance(insn, LoadImm):
-            high = insn.imm >> 32
-            high -= (high & 0x80000000) << 1
-        try:
-            out.append(fields(insn))
-        except ValueError as problem:
-            raise NotModelled(str(problem)) from None
+        found = known.get(id(insn))
+        if found is None:
+            if isinstance(insn, High):
+                out.append((0, 0, 0, 0, high))
+                high = 0
+                continue
+            try:
+                found = fields(insn)
+            except ValueError as problem:
+                raise NotModelled(str(problem)) from None
+            if isinstance(insn, LoadImm):
+                high = insn.imm >> 32
+                high -= (high & 0x80000000) << 1
+            else:
+                known[id(insn)] = found
+        out.append(found)
     return out
 
 
@@ -127,7 +135,7 @@ def add_subprogs(env: Env, records: list[tuple[int, int]]) -> None:
     """Find where subprograms start (``add_subprogs``)."""
     starts = {0}
     for index, (code, _, src, _, imm) in enumerate(env.fields):
-        if not is_call(code, src) and not is_func_address(code, src):
+        if code not in _MAY_CALL or not (is_call(code, src) or is_func_address(code, src)):
             continue
         target = index + imm + 1
         if not 0 <= target < env.count:
@@ -169,9 +177,13 @@ def is_func_address(code: int, src: int) -> bool:
 def check_subprogs(env: Env) -> None:
     """Check that jumps stay inside their subprogram (``check_subprogs``)."""
     for sub in env.subs:
-        for index in range(sub.start, sub.end):
-            code, _, src, off, imm = env.fields[index]
+        last = sub.end - 1
+        for index, (code, _, src, off, imm) in enumerate(
+            env.fields[sub.start : sub.end], sub.start
+        ):
             kind, op = code & _CLASS, code & _OP
+            if kind in _STRAIGHT and index != last:
+                continue
             if code == o.JMP | o.CALL and src == 0 and imm == TAIL_CALL:
                 sub.has_tail_call = sub.tail_call_reachable = True
             if kind == o.LD and code & 0xE0 in (o.ABS, o.IND):
@@ -183,7 +195,7 @@ def check_subprogs(env: Env) -> None:
                     target = index + 1 + (imm if code == o.JMP32 | o.JA else off)
                     if not sub.start <= target < sub.end:
                         raise Refused(f"jump out of range from insn {index} to {target}", index)
-            if index == sub.end - 1 and code not in (
+            if index == last and code not in (
                 o.JMP | o.EXIT,
                 o.JMP32 | o.JA,
                 o.JMP | o.JA,
@@ -267,9 +279,12 @@ def _check_lines(env: Env) -> None:
 def check_insns(env: Env) -> None:
     """Check registers, opcodes and reserved fields (``check_and_resolve_insns``)."""
     skip = False
+    fine: set[int] = set()  # ids: what is decoded shares equal instructions
     for index, insn in enumerate(env.insns):
         if skip:
             skip = False
+            continue
+        if id(insn) in fine:
             continue
         code, dst, src, off, imm = env.fields[index]
         if dst >= PARAMS and outgoing_slot(insn) is None:
@@ -285,6 +300,7 @@ def check_insns(env: Env) -> None:
         wrong = _reserved(code, dst, src, off, imm)
         if wrong:
             raise Refused(wrong, index)
+        fine.add(id(insn))
 
 
 def _check_load_imm(env: Env, index: int) -> None:

@@ -110,7 +110,13 @@ def summary(env: Env, insn: Call) -> Prototype | None:
 
 def compute_live_registers(env: Env) -> None:
     """Fill ``live_regs`` and ``dead_regs`` (``bpf_compute_live_registers``)."""
-    use_def = [_use_def(env, insn) for insn in env.insns]
+    known: dict[int, tuple[int, int]] = {}  # by id: what is decoded shares equal instructions
+    use_def: list[tuple[int, int]] = []
+    for insn in env.insns:
+        masks = known.get(id(insn))
+        if masks is None:
+            masks = known[id(insn)] = _use_def(env, insn)
+        use_def.append(masks)
     if any(sub.returns_pair for sub in env.subs):
         for sub in env.subs:
             for at in range(sub.start, sub.end):
@@ -119,24 +125,37 @@ def compute_live_registers(env: Env) -> None:
     env.liveness = StackLiveness(env)
     env.liveness.compute()
     live = [0] * env.count
-    changed = True
-    while changed:
-        changed = False
-        for at in env.postorder:
-            after = 0
-            for to in env.successors[at]:
-                after |= live[to]
-            use, define = use_def[at]
-            before = (after & ~define) | use
-            if before != live[at]:
-                live[at] = before
-                changed = True
+    successors = env.successors
+    for sub in env.subs:
+        order = _backwards(sub)
+        changed = again = True
+        while changed and again:
+            changed = again = False
+            for at in order:
+                after = 0
+                for to in successors[at]:
+                    after |= live[to]
+                    if to <= at:
+                        again = True  # it was looked at too early
+                use, define = use_def[at]
+                before = (after & ~define) | use
+                if before != live[at]:
+                    live[at] = before
+                    changed = True
     env.live_regs = [mask & 0xFFFF for mask in live]
-    cache: dict[int, tuple[int, ...]] = {}
-    for mask in env.live_regs:
-        if mask not in cache:
-            cache[mask] = tuple(reg for reg in range(10) if not mask >> reg & 1)
-        env.dead_regs.append(cache[mask])
+    dead = {
+        mask: tuple(reg for reg in range(10) if not mask >> reg & 1) for mask in set(env.live_regs)
+    }
+    env.dead_regs = [dead[mask] for mask in env.live_regs]
+
+
+def _backwards(sub: Subprog) -> list[int]:
+    """Return the instructions of *sub* that are reached, the last one first.
+
+    The least fixed point of a backward analysis does not depend on the order; in this one a
+    round is enough where no jump leads backwards, and finding it sorted costs next to nothing.
+    """
+    return sorted(sub.postorder, reverse=True)
 
 
 # --- stack: where a register points ------------------------------------------------
@@ -295,6 +314,39 @@ def _clear(base: int, track: _Track, off: int, spills: _Spills, size: int) -> No
                 _put(spills, slot, None if len(offsets) == 1 else _join(spills[slot], None))
 
 
+_ACCESSES = (Load, Store, StoreImm, Atomic, Call)
+
+
+def _touched(insn: Insn) -> tuple[int, ...]:
+    """Return registers: while none is derived from a frame pointer, *insn* changes no track."""
+    match insn:
+        case Alu(dst=dst, src=int(src)):
+            return (dst, src)
+        case Alu(dst=dst) | AddrSpaceCast(dst=dst) | LoadImm(dst=dst) | Endian(dst=dst):
+            return (dst,)
+        case Call() | CallX():
+            return (0, 1, 2, 3, 4, 5)
+        case Load(dst=dst, src=src) if src < FP:
+            return (dst, src)
+        case Store(dst=dst) | StoreImm(dst=dst) if dst < FP:
+            return (dst,)
+        case Load() | Store() | StoreImm() | Atomic():
+            return (FP,)  # which always is
+    return ()  # a jump, or the like
+
+
+def _joined(target: _Regs, out: _Regs) -> _Regs | None:
+    """Return the join of two visited sets of registers, None where it is *target*."""
+    joined: _Regs | None = None
+    for index, (old, new) in enumerate(zip(target, out, strict=True)):
+        if old is not new:
+            value = _join(old, new)
+            if value != old:
+                joined = joined or target.copy()
+                joined[index] = value
+    return joined
+
+
 class _Instance:
     """One function at one call site and depth (``func_instance``)."""
 
@@ -330,6 +382,7 @@ class StackLiveness:
         self.analysed: set[int] = set()
         self.before: list[list[_Regs | None]] = [[] for _ in env.subs]  # of the latest pass
         self.call_spills: dict[int, _Spills] = {}
+        self._touched: dict[int, tuple[int, ...]] = {}  # by id: instructions are shared
 
     # --- asking -------------------------------------------------------------------
 
@@ -486,44 +539,54 @@ class StackLiveness:
         order = sub.postorder[::-1]
         dirty = bytearray(end - start)  # what goes in changed since it was last followed
         dirty[0] = 1
-        while any(dirty):
+        insns, successors = env.insns, env.successors
+        touched = self._touched
+        while 1 in dirty:
             for at in order:
                 regs = before[at - start]
                 if regs is None or not dirty[at - start]:
                     continue
                 dirty[at - start] = 0
-                out = regs.copy()
-                out_spills = spills[at - start].copy()
-                self._transfer(env.insns[at], out, out_spills, incoming, depth, callsites)
-                for to in env.successors[at]:
+                # what is known is shared between instructions, and never changed in place
+                out, out_spills = regs, spills[at - start]
+                insn = insns[at]
+                if id(insn) not in touched:
+                    touched[id(insn)] = _touched(insn)
+                for reg in touched[id(insn)]:
+                    if regs[reg] is not None:
+                        out, out_spills = out.copy(), out_spills.copy()
+                        self._transfer(insn, out, out_spills, incoming, depth, callsites)
+                        break
+                for to in successors[at]:
                     if not start <= to < end:
                         continue
                     target = before[to - start]
                     if target is None:
-                        before[to - start] = out.copy()
-                        spills[to - start] = out_spills.copy()
+                        before[to - start] = out
+                        spills[to - start] = out_spills
                         dirty[to - start] = 1
                         continue
-                    for index, old in enumerate(target):
-                        new = out[index]
-                        if old is not new:
-                            joined = _join(old, new)
-                            if joined != old:
-                                target[index] = joined
-                                dirty[to - start] = 1
+                    if target is not out:
+                        joined_regs = _joined(target, out)
+                        if joined_regs is not None:
+                            before[to - start] = joined_regs
+                            dirty[to - start] = 1
                     kept = spills[to - start]
-                    if kept or out_spills:
+                    if kept is not out_spills and (kept or out_spills):
+                        changed: _Spills = {}
                         for slot in {*kept, *out_spills}:
                             old = kept.get(slot)
                             joined = _join(old, out_spills.get(slot))
                             if joined != old:
-                                kept[slot] = joined
-                                dirty[to - start] = 1
+                                changed[slot] = joined
+                        if changed:
+                            spills[to - start] = {**kept, **changed}
+                            dirty[to - start] = 1
         for at in order:
             regs = before[at - start]
-            if regs is None:
+            insn = insns[at]
+            if regs is None or not isinstance(insn, _ACCESSES):
                 continue
-            insn = env.insns[at]
             self._record_access(instance, insn, at, regs)
             if isinstance(insn, Call):
                 self._record_call(instance, insn, at, regs)
@@ -733,15 +796,16 @@ class StackLiveness:
         """Compute what is live before each instruction (``update_instance``)."""
         env = self.env
         instance.done = True
-        order = instance.sub.postorder
+        order: list[int] = []
         for frame in range(instance.depth + 1):
             reads = instance.reads[frame]
-            if reads is None:
-                continue
             writes, live = instance.writes[frame], instance.live[frame]
-            changed = True
-            while changed:
-                changed = False
+            if reads is None or not (reads or live):
+                continue
+            order = order or _backwards(instance.sub)
+            changed = again = True
+            while changed and again:
+                changed = again = False
                 for at in order:
                     successors = env.successors[at]
                     if not successors:
@@ -749,6 +813,8 @@ class StackLiveness:
                     after = 0
                     for to in successors:
                         after |= live.get(to, 0)
+                        if to <= at:
+                            again = True  # it was looked at too early
                     before = (after & ~writes.get(at, 0)) | reads.get(at, 0)
                     if before != live.get(at, 0):
                         live[at] = before
