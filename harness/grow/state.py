@@ -104,9 +104,16 @@ class State:
         mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
         try:
             self.db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+        except sqlite3.Error as error:
+            raise HarnessError(f"{path}: cannot be read: {error}") from None
+        try:
             self._load(path)
-        except (sqlite3.Error, KeyError) as error:
+        except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
+            self.db.close()
             raise HarnessError(f"{path}: not the state of a campaign: {error}") from None
+        except HarnessError:
+            self.db.close()
+            raise
         return self
 
     def _load(self, path: Path) -> None:

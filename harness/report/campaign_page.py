@@ -13,6 +13,7 @@ from harness.model import HarnessError
 from harness.report import contexts
 from harness.report.markup import (
     bar,
+    counted,
     curve,
     document,
     item,
@@ -41,11 +42,11 @@ def page(name: str, data: Row, known: Sequence[Known], folder: Path | None) -> s
     if not data.whole("programs"):
         said = "Nothing was checked."
     elif bad:
-        said = f"{number(len(bad))} buckets of divergences or compile errors are not explained."
+        said = f"{counted(len(bad), 'bucket')} of divergences or compile errors not explained."
     else:
         said = "Every divergence is known."
     if rest:
-        said += f" Not explained yet: {number(rest)} buckets of refusals and unknowns."
+        said += f" Not explained yet: {counted(rest, 'bucket')} of refusals and unknowns."
     parts = [
         verdict(not bad and bool(data.whole("programs")), said),
         _figures(data, len(buckets)),

@@ -33,11 +33,11 @@ def divergence(row: Row) -> str:
 
 
 def _what(outcomes: list[Row], offset: int | None) -> str:
-    if offset is not None:
-        return f"The contexts differ first at byte {offset} (0x{offset:x})."
     one, two = outcomes
     if one.text("outcome") != two.text("outcome"):
         return "They end differently."
+    if offset is not None:
+        return f"The contexts differ first at byte {offset} (0x{offset:x})."
     if one.has("r0") and one.whole("r0") != two.whole("r0"):
         return "r0 differs."
     if one.text("detail") != two.text("detail"):

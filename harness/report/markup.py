@@ -19,6 +19,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1500px;padding:1.2rem}
 h1{font-size:1.4rem;line-height:1.3;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 h3{font-size:.95rem;margin:1rem 0 .3rem}p{margin:.4rem 0}.dim,small{opacity:.72}
+.unbroken{white-space:nowrap}
 pre,code,.hex{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace}
 pre{background:var(--soft);padding:.6rem .8rem;overflow:auto;border-radius:6px;margin:.3rem 0}
 code{overflow-wrap:anywhere}
@@ -28,7 +29,7 @@ margin:1rem 0}
 padding:.45rem .7rem;overflow-wrap:anywhere}
 .tile b{display:block;font-size:1.3rem;line-height:1.25;font-variant-numeric:tabular-nums}
 .tile span{font-size:.82rem;opacity:.75}
-.verdict,.tag{display:inline-block;border-radius:1rem;border:1px solid var(--c);
+.verdict,.tag{--c:CanvasText;display:inline-block;border-radius:1rem;border:1px solid var(--c);
 color:var(--c);padding:0 .6rem;font-size:.82rem;white-space:nowrap}
 .verdict{padding:.15rem .8rem;font-size:.95rem;white-space:normal}
 .agree{--c:var(--agree)}.diverge{--c:var(--diverge)}.rejected{--c:var(--rejected)}
@@ -115,6 +116,16 @@ def document(title: str, parts: Iterable[str]) -> str:
 def number(value: float) -> str:
     """Return *value* for people."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return *count* with its noun."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def unbroken(text: str) -> str:
+    """Return *text* as HTML that stays on one line."""
+    return f'<span class="unbroken">{safe(text)}</span>'
 
 
 def verdict(good: bool, words: str) -> str:

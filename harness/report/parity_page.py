@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.corpus import Known
-from harness.report.markup import document, item, note, number, safe, table, tag, tiles, verdict
+from harness.report.markup import (
+    counted,
+    document,
+    item,
+    note,
+    number,
+    safe,
+    table,
+    tag,
+    tiles,
+    verdict,
+)
 from harness.report.rows import Row
 
 STATES = ("same", "differs", "unknown")
@@ -21,13 +32,14 @@ def page(name: str, data: Row, known: Sequence[Known]) -> str:
     if not programs:
         said = verdict(False, "Nothing was compared.")
     elif open_:
-        said = verdict(False, f"{number(open_)} differences that nothing explains.")
+        said = verdict(False, f"{counted(open_, 'difference')} not explained.")
     else:
         said = verdict(True, "Linux and ours make the same of every program, or it is explained.")
     figures: list[tuple[str, object, str]] = [
         ("programs", summary.whole("programs"), ""),
         ("the same in all parts", summary.whole("same"), "agree"),
-        ("differences", len(found), "diverge"),
+        ("differences not explained", open_, "diverge"),
+        ("differences explained", len(found) - open_, "known"),
         ("not compared", len(summary.texts("missing")), "unknown"),
         ("seconds", float(summary.number("seconds")), ""),
     ]

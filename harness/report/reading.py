@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ def _campaign(path: Path, folder: Path) -> Source:
     state = State.read(path)
     try:
         data = summary_json(summarise(state, state.before, (0, 0, 0), 0))
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        raise HarnessError(f"{path}: not a whole state of a campaign: {_line(error)}") from None
     finally:
         state.close()
     return Source("campaign", str(folder), Row(data, str(path)), folder)

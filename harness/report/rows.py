@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+LARGEST = 1 << 64  # that a register can hold, and more than anything we count
+
 
 class Row:
     """One JSON object; its methods raise ValueError that says where which field is wrong."""
@@ -35,6 +37,8 @@ class Row:
             return 0
         if isinstance(found, bool) or not isinstance(found, int | float):
             raise self._wrong(key, "no number")
+        if not -LARGEST < found < LARGEST:  # nor what is not a number
+            raise self._wrong(key, "out of range")
         return found
 
     def whole(self, key: str) -> int:

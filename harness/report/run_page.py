@@ -13,6 +13,7 @@ from harness.report import contexts
 from harness.report.markup import (
     ORDER,
     WORDS,
+    counted,
     css,
     document,
     item,
@@ -22,6 +23,7 @@ from harness.report.markup import (
     table,
     tag,
     tiles,
+    unbroken,
     verdict,
     worst,
 )
@@ -50,6 +52,11 @@ class Check:
     def build(self) -> str:
         """The build for people, without the compiler."""
         return f"-O{self.config[1]} -mcpu={self.config[2]} {self.config[3]}" if self.config else ""
+
+    @property
+    def said(self) -> str:
+        """What was said, without the place, which a compile error begins with."""
+        return self.detail.removeprefix(f"{self.source} {self.build}: ")
 
 
 def page(name: str, data: Row, known: Sequence[Known]) -> str:
@@ -92,7 +99,7 @@ def _verdict(bad: int, stale: Sequence[str], checks: Sequence[Check]) -> str:
         return verdict(False, "Nothing was checked.")
     said = []
     if bad:
-        said.append(f"{number(bad)} of {number(len(checks))} results need somebody's eyes.")
+        said.append(f"{number(bad)} of {counted(len(checks), 'result')} to look at.")
     if stale:
         said.append(f"Known, but agrees now: {', '.join(stale)}.")
     if not said:
@@ -108,7 +115,7 @@ def _figures(summary: Row, versions: Mapping[str, str]) -> str:
     for outcome in outcomes:
         key = "compile_errors" if outcome == "compile_error" else outcome
         figures.append((key.replace("_", " "), summary.whole(key), outcome))
-    figures.append(("of them explained", summary.whole("explained"), "known"))
+    figures.append(("explained", summary.whole("explained"), "known"))
     figures.append(("vectors left out: undefined behaviour", summary.whole("undefined"), ""))
     figures.append(("seconds", float(summary.number("seconds")), ""))
     figures.append(("seed", str(summary.whole("seed")), ""))
@@ -159,7 +166,7 @@ def _groups(checks: Sequence[Check], outcome: str, title: str, *, explained: boo
     groups: dict[tuple[str, str], list[Check]] = {}
     for check in checks:
         if check.outcome == outcome and bool(check.known) == explained:
-            groups.setdefault((check.detail, check.known), []).append(check)
+            groups.setdefault((check.said, check.known), []).append(check)
     if not groups:
         return []
     out = [f"<h2>{safe(title)} ({number(sum(map(len, groups.values())))})</h2>"]
@@ -178,7 +185,7 @@ def _where(members: Iterable[Check]) -> str:
     for check in members:
         places.setdefault((check.source, check.function), []).append(check.build or "no build")
     rows = [
-        (safe(source), safe(function), safe(", ".join(dict.fromkeys(builds))))
+        (safe(source), safe(function), ", ".join(unbroken(b) for b in dict.fromkeys(builds)))
         for (source, function), builds in places.items()
     ]
     return table(("source", "function", "builds"), rows)
@@ -251,7 +258,7 @@ def _cases(checks: Sequence[Check]) -> list[str]:
     said = " ".join(f"{tag(o)} {number(n)}" for o, n in counts.most_common())
     rows = [(safe(c.source), tag(c.outcome), number(c.vectors), safe(c.detail)) for c in cases]
     body = table(("case", "outcome", "vectors", "detail"), rows)
-    head = f"{number(len(cases))} cases of BPF text {said}"
+    head = f"{counted(len(cases), 'case')} of BPF text {said}"
     return ["<h2>Cases</h2>", item(head, [body], worst(counts))]
 
 
@@ -272,6 +279,8 @@ def _known(
         head = f"{tag('diverge')} <b>{safe(name)}</b> <small>agrees now</small>"
         out.append(item(head, [note(entries.get(name))], "diverge", opened=True))
     for name, members in sorted(shown.items(), key=lambda g: -len(g[1])):
-        head = f"{tag('known')} <b>{safe(name)}</b> <small>{number(len(members))} results</small>"
+        head = (
+            f"{tag('known')} <b>{safe(name)}</b> <small>{counted(len(members), 'result')}</small>"
+        )
         out.append(item(head, [note(entries.get(name)), _where(members)], "known"))
     return out

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness import findings, report
 from harness.cli import main
@@ -124,7 +126,7 @@ def test_a_run_shows_figures_and_builds(tmp_path: Path) -> None:
     words = harmless(text)
     for said in ("1,234,567vectors", "77seed", "23.1.4version of clang", "R1 !read_ok"):
         assert said in words
-    assert "1 of 5 results need somebody's eyes." in words
+    assert "1 of 5 results to look at." in words
     # builds in order of level: -O0 has nothing of a.c, -O2 two that agree and one that does not
     assert re.search(r"<th>-O0 v4.*\n<th>-O2 v4", text)
     row = re.search(r'<tr data-o="agree rejected"><th>a\.c</th>\n(.*?)</tr>', text, re.DOTALL)
@@ -133,7 +135,7 @@ def test_a_run_shows_figures_and_builds(tmp_path: Path) -> None:
         '<td></td><td class="cell rejected" title="24 vectors">2<small>1 rejected</small></td>'
     )
     assert "c.toml" not in re.findall(r"<tr data-o.*?</tr>", text, re.DOTALL)[-1]
-    assert "1 cases of BPF text" in words
+    assert "1 case of BPF text" in words
 
 
 def test_a_run_that_agrees_says_so_and_an_empty_one_does_not(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_a_campaign_becomes_a_page(campaign: Path) -> None:
     assert {path.name: path.read_bytes() for path in campaign.iterdir()} == before
     for said in ("64programs", "92.0%accepted", "4features", "2buckets", "5seed"):
         assert said in words
-    assert "1 buckets of divergences or compile errors are not explained." in words
+    assert "1 bucket of divergences or compile errors not explained." in words
     assert text.count('<polyline class="curve"') == 1
     assert "int small; /*" in words
     assert "interp against jit" in words
@@ -313,7 +315,7 @@ def test_a_parity_becomes_a_page(tmp_path: Path) -> None:
         "summary": {"programs": 1, "same": 0, "parts": {EVIL: {"differs": 1}}, "missing": [EVIL]},
         "programs": [{**program, "differences": [one, {**one, "known": "entry"}]}],
     }
-    assert "1 differences that nothing explains." in harmless(shown(data, tmp_path, (ENTRY,)))
+    assert "1 difference not explained." in harmless(shown(data, tmp_path, (ENTRY,)))
     data["programs"][0]["differences"] = [{**one, "known": "entry"}]
     assert "or it is explained." in shown(data, tmp_path, (ENTRY,))
 
@@ -339,6 +341,8 @@ WHOLE = a_run(check("diverge"), divergences=[APART])
         (json.dumps(a_run(check(opt=1))), "builds[0]: opt is no string"),
         (json.dumps(a_run(check(vectors=1.5))), "vectors is no whole number"),
         (json.dumps(a_run(seconds=True)), "seconds is no number"),
+        (json.dumps(a_run(seconds=float("nan"))), "seconds is out of range"),
+        (json.dumps(a_run(check(vectors=10**400))), "vectors is out of range"),
         (json.dumps(a_run(stale=[1])), "stale is not all strings"),
         (
             json.dumps(a_run(check("diverge"), divergences=[{**APART, "vector": "0x"}])),
@@ -397,6 +401,47 @@ def test_a_state_of_another_version_is_refused(campaign: Path) -> None:
     db.close()
     with pytest.raises(HarnessError, match="of another version of crosscheck"):
         report.read(str(campaign))
+
+
+@pytest.mark.parametrize("table", ["campaign", "feature", "bucket", "progress"])
+def test_a_state_that_is_not_whole_is_refused(table: str, campaign: Path) -> None:
+    with sqlite3.connect(campaign / "campaign.sqlite") as db:
+        db.execute(f"DROP TABLE {table}")
+    db.close()
+    with pytest.raises(HarnessError, match=f"state of a campaign: no such table: {table}"):
+        report.read(str(campaign))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_a_page_or_one_error(data: st.DataObject, tmp_path_factory: Any) -> None:
+    whole = json.loads(json.dumps({**WHOLE, "builds": [check("known", known="entry")]}))
+    whole["builds"][0] |= {"detail": "why"}
+    at, places = whole, []
+    while isinstance(at, dict | list) and at:
+        keys = sorted(at) if isinstance(at, dict) else list(range(len(at)))
+        places.append((at, data.draw(st.sampled_from(keys))))
+        at = places[-1][0][places[-1][1]]
+    holder, key = data.draw(st.sampled_from(places))
+    junk = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+    holder[key] = data.draw(junk | st.lists(junk, max_size=2) | st.just({}) | st.just(-(2**63)))
+    try:
+        text = shown(whole, tmp_path_factory.getbasetemp(), (ENTRY,))
+    except HarnessError as error:
+        said = str(error)
+    else:
+        said = harmless(text).splitlines()[0]
+    assert said.count("\n") == 0
+
+
+def test_compile_errors_are_grouped_without_their_place(tmp_path: Path) -> None:
+    rows = [
+        check("compile_error", opt=o, detail=f"a.c -O{o} -mcpu=v4 hidden: a static map")
+        for o in ("0", "2")
+    ]
+    text = shown(a_run(*rows), tmp_path)
+    assert "<b>2</b> <code>a static map</code>" in text
+    assert "Compile errors (2)" in text
 
 
 def test_standard_input_goes_to_standard_output(
