@@ -253,7 +253,7 @@ def campaign(tmp_path: Path) -> Path:
             0, 64, 640, 4000, {"agree": 90, "diverge": 2, "rejected": 8}, {STORED: 6, "Rn": 2},
             seen, 9.0, streams=8, functions=70,
         ),
-        [Found(DIVERGES, None, "diverge-1.json"), Found(REFUSED, "entry", "../../evil.json")],
+        [Found(DIVERGES, None, "diverge-1.json"), Found(REFUSED, "entry", "../../evil.toml")],
     )  # fmt: skip
     state.sample((1.0, 0, 0, 0, 0, 1 << 20))
     state.sample((10.0, 64, 4000, 4, 2, 2 << 20))
@@ -265,7 +265,7 @@ def campaign(tmp_path: Path) -> Path:
         divergences=(Divergence(("interp", "jit"), bytes(8), outcomes),),
     )  # fmt: skip
     findings.write(finding, folder / f"bucket-{digest(DIVERGES)}.json")
-    (tmp_path.parent / "evil.json").write_text("not to be read")
+    (tmp_path.parent / "evil.toml").write_text("not to be read")
     return folder
 
 
