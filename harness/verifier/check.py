@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from harness.btf import Func
@@ -509,6 +509,7 @@ def handler(insn: Insn) -> Handler:
     return _HANDLERS.get(type(insn), _unknown)
 
 
+@lru_cache(1 << 14)  # the programs of an object share most of their text
 def _scratched(insn: Insn) -> int:
     """Return the registers that the state line after *insn* shows."""
     match insn:

@@ -7,6 +7,8 @@ registers and opcodes (``check_and_resolve_insns``), function and line informati
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from harness.btf import GLOBAL, Enum, Func, Int
 from harness.isa import opcodes as o
 from harness.isa.codec import LD_IMM64, Fields, fields
@@ -50,6 +52,9 @@ def _known_opcode(code: int) -> bool:
     return mode in (o.ABS, o.IND) and code & 0x18 != o.SIZES[8]  # LD; ld_imm64 is apart
 
 
+_fields = lru_cache(1 << 14)(fields)  # the programs of an object share most of their text
+
+
 def slot_fields(insns: list[Insn]) -> list[Fields]:
     """Return opcode, registers, offset and immediate of every slot."""
     out: list[Fields] = []
@@ -63,7 +68,7 @@ def slot_fields(insns: list[Insn]) -> list[Fields]:
                 high = 0
                 continue
             try:
-                found = fields(insn)
+                found = _fields(insn)
             except ValueError as problem:
                 raise NotModelled(str(problem)) from None
             if isinstance(insn, LoadImm):

@@ -10,6 +10,8 @@ one closer to fp first.
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
+
 from harness.isa.insn import (
     FP,
     AddrSpaceCast,
@@ -143,10 +145,12 @@ def compute_live_registers(env: Env) -> None:
                     live[at] = before
                     changed = True
     env.live_regs = [mask & 0xFFFF for mask in live]
-    dead = {
-        mask: tuple(reg for reg in range(10) if not mask >> reg & 1) for mask in set(env.live_regs)
-    }
-    env.dead_regs = [dead[mask] for mask in env.live_regs]
+    env.dead_regs = [_dead(mask & 0x3FF) for mask in env.live_regs]
+
+
+@cache
+def _dead(live: int) -> tuple[int, ...]:
+    return tuple(reg for reg in range(10) if not live >> reg & 1)
 
 
 def _backwards(sub: Subprog) -> list[int]:
@@ -213,6 +217,10 @@ def _moved(track: _Track, delta: int) -> _Track:
         return track
     offsets = track[1]
     assert isinstance(offsets, tuple)
+    if len(offsets) == 1:  # nearly always
+        to = offsets[0] + delta
+        inside = -0x8000 <= to <= 0x7FFF and -0x8000 <= delta <= 0x7FFF
+        return (track[0], (to,) if inside else ())
     out = tuple(off + delta for off in offsets)
     if any(not -0x8000 <= off <= 0x7FFF for off in out) or not -0x8000 <= delta <= 0x7FFF:
         return (track[0], ())
@@ -317,6 +325,7 @@ def _clear(base: int, track: _Track, off: int, spills: _Spills, size: int) -> No
 _ACCESSES = (Load, Store, StoreImm, Atomic, Call)
 
 
+@lru_cache(1 << 14)  # the programs of an object share most of their text
 def _touched(insn: Insn) -> tuple[int, ...]:
     """Return registers: while none is derived from a frame pointer, *insn* changes no track."""
     match insn:
@@ -491,7 +500,9 @@ class StackLiveness:
             instance = _Instance(previous.callsite, previous.depth, previous.sub)
         self.analysed.add(instance.sub.index)
         self._follow(instance, args, callsites)
-        return _Activation(instance, previous)
+        insns = self.env.insns
+        sites = [at for at in instance.sub.postorder if isinstance(insns[at], Call)]
+        return _Activation(instance, previous, sites)
 
     def _callee(self, active: _Activation, at: int) -> tuple[Subprog, _Regs] | None:
         """Return who is called at *at*, and with which frame pointers."""
@@ -824,11 +835,11 @@ class StackLiveness:
 class _Activation:
     """A function under analysis, and how far its call sites are done."""
 
-    def __init__(self, instance: _Instance, previous: _Instance | None) -> None:
+    def __init__(self, instance: _Instance, previous: _Instance | None, sites: list[int]) -> None:
         self.instance = instance
         self.previous = previous
         self.at = -1
-        self._sites = iter(instance.sub.postorder)
+        self._sites = iter(sites)
 
     def next(self) -> int | None:
         self.at = next(self._sites, -1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.isa.insn import Goto, Insn, Jump, LoadImm, MayGoto
+from harness.isa.insn import Goto, Jump, LoadImm, MayGoto
 from harness.model import Frame, Program
 from harness.verifier.convert import convert_accesses
 from harness.verifier.dead_code import (
@@ -77,14 +77,14 @@ def _may_not_reach(env: Env) -> bool:
 def _leads_into_nothing(env: Env) -> bool:
     """Say whether the address of a function that no path reached is loaded."""
 
-    def loads(at: int, insn: Insn) -> bool:
-        if not isinstance(insn, LoadImm) or insn.src != _FUNC or not env.seen[at]:
+    def loads(at: int, insn: LoadImm) -> bool:
+        if insn.src != _FUNC or not env.seen[at]:
             return False
         off = distance(insn)
         assert off is not None
         return not env.seen[at + 1 + off]
 
-    return any(loads(at, insn) for at, insn in enumerate(env.insns))
+    return any(loads(at, insn) for at, insn in enumerate(env.insns) if isinstance(insn, LoadImm))
 
 
 def rewritten(env: Env, layout: Layout | None = None) -> Program:
