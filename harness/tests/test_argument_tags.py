@@ -50,6 +50,7 @@ def calls(argument: str, body: str, passed: str, section: str = "tp_btf/task_new
         f"__attribute__((noinline)) int f({argument}) {{ {body} }}\n"
         f'SEC("{section}") int main_(u64 *ctx) '
         f'{{ int kept = f({passed}); asm volatile("" :: "r"(kept)); return 0; }}\n'
+        'char terms[] SEC("license") = "GPL";\n'
     )
 
 
