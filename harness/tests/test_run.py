@@ -225,6 +225,8 @@ def test_an_interrupt_ends_everything_at_once(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # what a shell started in the background, and so all below it, ignores interrupts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pids = tmp_path / "pids"
     deadline = time.monotonic() + 60
