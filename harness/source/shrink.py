@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
-from itertools import islice
 from typing import Any, cast
 
+from harness.source.descent import descend
 from harness.source.scope import problems
 from harness.source.tree import (
     U32,
@@ -65,29 +65,10 @@ def shrink(
 ) -> Tree:
     """Return a small tree that is still *interesting*.
 
-    *interesting* judges up to *batch* trees in one call, for a compiler costs more to start
-    than to run; *rounds* is the most calls of it. The same for the same input.
+    *interesting* judges up to *batch* trees in one call; *rounds* is the most calls of it. The
+    same for the same input.
     """
-    done = 0
-    position = 0
-    while True:
-        candidates = _valid(tree, position)
-        found = False
-        while done < rounds:
-            chunk = list(islice(candidates, batch))
-            if not chunk:
-                break
-            done += 1
-            verdicts = interesting([candidate for _, candidate in chunk])
-            hit = next((c for c, good in zip(chunk, verdicts, strict=True) if good), None)
-            if hit is not None:
-                position, tree = hit
-                found = True
-                break
-        if not found:
-            if position == 0 or done >= rounds:
-                return tree
-            position = 0  # once more from the start: later cuts make earlier ones possible
+    return descend(tree, _valid, interesting, batch=batch, rounds=rounds)
 
 
 def _valid(tree: Tree, position: int) -> Iterator[tuple[int, Tree]]:

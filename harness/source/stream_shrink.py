@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from harness import corpus
 from harness.corpus import ProgramText
 from harness.model import HarnessError, Vector
+from harness.source.descent import descend
 
 _NUMBER = re.compile(r"(?<![\w+-])-?(?:0x[0-9a-f]+|\d+)\b(?! \*)")
 
@@ -38,25 +38,7 @@ def shrink(
 
     *interesting* judges up to *batch* texts in one call; *rounds* is the most calls of it.
     """
-    text, position, done = start, 0, 0
-    while True:
-        candidates = _valid(text, position)
-        found = False
-        while done < rounds:
-            chunk = list(islice(candidates, batch))
-            if not chunk:
-                break
-            done += 1
-            verdicts = interesting([candidate for _, candidate in chunk])
-            hit = next((c for c, good in zip(chunk, verdicts, strict=True) if good), None)
-            if hit is not None:
-                position, text = hit
-                found = True
-                break
-        if not found:
-            if position == 0 or done >= rounds:
-                return text
-            position = 0  # once more from the start: later cuts make earlier ones possible
+    return descend(start, _valid, interesting, batch=batch, rounds=rounds)
 
 
 def _valid(text: Text, position: int) -> Iterator[tuple[int, Text]]:
