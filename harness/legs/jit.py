@@ -71,6 +71,7 @@ from harness.jit.x86_encoder import (
     SUB_ri8,
 )
 from harness.legs import jit_helpers, sides
+from harness.legs.jit_helpers import aligned
 from harness.legs.native_code import PlacedObject, UnlinkableError, place
 from harness.model import (
     Batch,
@@ -465,7 +466,7 @@ class _Host:
         if not writable:
             raise NotModelledError("read-only maps of several elements are not modelled")
         address = HEAP[0] + self._top
-        self._top += _aligned(len(data), 64) + 64
+        self._top += aligned(len(data), 64) + 64
         if self._top > HEAP[1]:
             raise NotModelledError(f"map elements of more than {HEAP[1]} bytes are not modelled")
         self.write(address, data)
@@ -497,10 +498,6 @@ def _placed(definition: MapDef) -> bool:
     return definition.type == ARRAY_MAP and definition.max_entries == 1
 
 
-def _aligned(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
-
-
 class JitRunner:
     """An image in place, ready for vectors."""
 
@@ -529,6 +526,7 @@ class JitRunner:
         self.data = self._place(DATA, [m for m in maps if _placed(m) and not m.readonly], own)
         self.rodata = self._place(RODATA, [m for m in maps if _placed(m) and m.readonly])
         self.table, self.room = 0, sides.HEAD.size  # native helpers': maps, bytes of a side
+        self.sided = False  # a helper looks at its vector's side
         self.native = self._native_helpers(image, native) if native else None
         self.linked = link(image, CODE[0], self._resolve)
         if len(self.linked.code) > CODE[1]:
@@ -542,11 +540,11 @@ class JitRunner:
     def _place(self, area: tuple[int, int], maps: Sequence[MapDef], content: bytes = b"") -> bytes:
         """Give each of *maps* an address in *area* behind *content*; return what lies there."""
         if content:
-            content = content.ljust(_aligned(len(content), 64), b"\0")
+            content = content.ljust(aligned(len(content), 64), b"\0")
         for definition in maps:
             self._places[definition.name] = area[0] + len(content)
             value = (definition.data or b"").ljust(definition.value_size, b"\0")
-            content += value.ljust(_aligned(len(value), 64) + 64, bytes([FILL]))
+            content += value.ljust(aligned(len(value), 64) + 64, bytes([FILL]))
         if len(content) > area[1]:
             raise NotModelledError(f"{len(content)} bytes of global data are not modelled")
         return content
@@ -554,15 +552,15 @@ class JitRunner:
     def _native_helpers(self, image: Image, code: bytes) -> PlacedObject | None:
         """Return the helpers that *image* calls, and lay out their maps; None: not all of them."""
         called = jit_helpers.numbers(image)
+        if not called or self._helpers is not HELPERS:
+            return None
         native = jit_helpers.placed(code, (NATIVE[0], NATIVE_RO[0], 0), _NATIVE_SYMBOLS)
         if len(native.code) > NATIVE[1] or len(native.rodata) > NATIVE_RO[1]:
             raise NotModelledError("helpers of that size are not modelled")
         stores = [jit_helpers.storage(definition) for definition in self._maps]
         size = sum(len(store) for store in stores if store is not None)
         if (
-            not called
-            or self._helpers is not HELPERS
-            or any(jit_helpers.address(native, n) is None for n in called if n in HELPERS)
+            any(jit_helpers.address(native, n) is None for n in called if n in HELPERS)
             or None in stores
             or size > jit_helpers.MAX_STORAGE
         ):
@@ -576,6 +574,7 @@ class JitRunner:
         self.data += jit_helpers.table(self._maps, self.table, places)
         if called & jit_helpers.RING_HELPERS:
             self.room = sides.SIZE
+        self.sided = bool(called & jit_helpers.SIDED)
         return native
 
     def _resolve(self, relocation: Relocation) -> int:
@@ -641,7 +640,7 @@ class JitRunner:
     def _run(self, vectors: Sequence[Vector]) -> Batch:
         self._emulator.load(self)
         length = max(map(len, vectors), default=0)
-        stride = _aligned(length, 8) + GAP
+        stride = aligned(length, 8) + GAP
         chunk = min((CONTEXTS[1] - GAP) // stride, RESULTS[1] // 8, SIDES[1] // self.room)
         if chunk == 0:
             why = Unknown(f"contexts of {length} bytes are not modelled")
@@ -671,7 +670,7 @@ class JitRunner:
             contexts[:] = gap.join(vectors) + gap
         else:
             contexts[:] = b"".join([vector.ljust(stride, fill) for vector in vectors])
-        if self.native is not None:
+        if self.sided:
             for at, vector in enumerate(vectors):
                 start = at * self.room
                 emulator.sides[start : start + sides.HEAD.size] = sides.head(vector)
@@ -704,7 +703,7 @@ class JitRunner:
             after = [ctx[: len(vector)] for ctx, vector in zip(after, vectors, strict=True)]
         if self.room == sides.SIZE:
             starts = range(0, count * self.room, self.room)
-            kept = [bytes(emulator.sides[start : start + self.room]) for start in starts]
+            kept = (emulator.sides[start : start + self.room] for start in starts)
             written = {index: sides.effects(records) for index, records in enumerate(kept)}
         else:
             written = {index: ring.effects() for index, ring in rings.items()}
@@ -727,7 +726,7 @@ def _beside_broken_gaps(
     count, fill = len(vectors), bytes([FILL])
     body = memory[GAP:]
     words = memoryview(body).cast("Q")
-    first = _aligned(length, 8)  # bytes from here on lie in gaps, whatever the vector
+    first = aligned(length, 8)  # bytes from here on lie in gaps, whatever the vector
     intact = (
         memory[:GAP] == fill * GAP
         and set(map(len, vectors)) == {length}

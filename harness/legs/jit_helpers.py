@@ -17,6 +17,7 @@ from harness.model import Image, MapDef
 
 MAP = struct.Struct("<Q7I4xQ")  # struct crosscheck_map: name, type, ..., values
 RING_HELPERS = frozenset({130, 131})  # those that write records
+SIDED = RING_HELPERS | {7}  # those that look at what is kept beside each vector
 MAX_STORAGE = 1 << 16  # bytes of maps, which every vector finds as new
 
 
@@ -52,13 +53,14 @@ def address(side: PlacedObject, number: int) -> int | None:
     return side.symbols.get(HELPERS.get(number, ""))
 
 
-def _space(size: int) -> int:
-    return -(-size // 8) * 8
+def aligned(size: int, unit: int) -> int:
+    """Return *size* made a multiple of *unit*, upwards."""
+    return -(-size // unit) * unit
 
 
 def storage(definition: MapDef) -> bytes | None:
     """Return the values of a map as a vector finds them, None: not modelled, or too many."""
-    value, key = _space(definition.value_size), _space(definition.key_size)
+    value, key = aligned(definition.value_size, 8), aligned(definition.key_size, 8)
     entry = {RINGBUF: 0, HASH_MAP: 8 + key + value, ARRAY_MAP: value}.get(definition.type)
     if entry is None or entry * definition.max_entries > MAX_STORAGE:
         return None
@@ -81,10 +83,10 @@ def table(maps: Sequence[MapDef], at: int, values: Mapping[str, int]) -> bytes:
             definition.value_size,
             definition.max_entries,
             0,
-            _space(definition.key_size),
-            _space(definition.value_size),
+            aligned(definition.key_size, 8),
+            aligned(definition.value_size, 8),
             values.get(definition.name, 0),
         )
         names += definition.name.encode() + b"\0"
     content = entries + names
-    return content.ljust(_space(len(content)), b"\0")
+    return content.ljust(aligned(len(content), 8), b"\0")

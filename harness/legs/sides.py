@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+from harness import interp
 from harness.model import Vector
 
 SIZE = 16376  # bytes: the head, and records
@@ -20,7 +21,7 @@ def head(vector: Vector) -> bytes:
     return HEAD.pack(zlib.crc32(vector), 0)
 
 
-def effects(side: bytes) -> bytes:
+def effects(side: bytes | memoryview) -> bytes:
     """Return the submitted records, each behind its map and size, as the interpreter does."""
     _, used = HEAD.unpack_from(side)
     at, end, found = HEAD.size, HEAD.size + min(used, SIZE - HEAD.size), b""
@@ -28,6 +29,6 @@ def effects(side: bytes) -> bytes:
         name, size, state, space = RECORD.unpack_from(side, at)
         at += RECORD.size
         if state:
-            found += struct.pack("<2I", name, size) + side[at : at + size]
+            found += interp.RECORD.pack(name, size) + side[at : at + size]
         at += space
     return found

@@ -15,11 +15,9 @@ from harness.isa.insn import (
     Atomic,
     Call,
     Exit,
-    Goto,
     Insn,
     Jump,
     Load,
-    MayGoto,
     Raw,
     Store,
     StoreImm,
@@ -28,7 +26,7 @@ from harness.verifier.convert_fields import CONTEXTS, ROWS, SOCKETS, STRUCTS
 from harness.verifier.convert_rows import Conversion
 from harness.verifier.env import Env
 from harness.verifier.kernel_layout import Layout
-from harness.verifier.rewrite import Patch, Rewriter, lives
+from harness.verifier.rewrite import Patch, Rewriter
 from harness.verifier.state import ARENA, BASE, BTF_ID, CTX, MEM, UNTRUSTED
 
 PROBE_MEM, PROBE_MEMSX = 0x20, 0x40  # BPF_PROBE_MEM, BPF_PROBE_MEMSX
@@ -46,7 +44,7 @@ _UNCLONE = {"sched_cls": _SHOT, "sched_act": _SHOT, "lwt_xmit": _SHOT, "sk_skb":
 def convert_accesses(rewriter: Rewriter, env: Env, layout: Layout) -> None:
     """Rewrite every load and store whose base says so."""
     if env.seen_direct_write and env.program.type in _UNCLONE:
-        _begin(rewriter, _unclone(layout, _UNCLONE[env.program.type]))
+        rewriter.put_before(rewriter.parts[0], _unclone(layout, _UNCLONE[env.program.type]))
     clock = any(
         kind == CTX and env.program.type in _TC and isinstance(insn, Load) and insn.off == _CLOCK
         for insn, kind in zip(env.insns, env.pointer_types, strict=True)
@@ -125,23 +123,6 @@ def _converted(
 
 
 # --- what programs begin with -------------------------------------------------------------
-
-
-def _begin(rewriter: Rewriter, before: list[Insn]) -> None:
-    """Put *before* in front of main; jumps to its first instruction go behind that."""
-    part = rewriter.parts[0]
-    first = part.slots[0]
-    leading = [
-        slot
-        for each in rewriter.parts
-        for slot in each.slots
-        if isinstance(slot.insn, Jump | Goto | MayGoto)
-        and slot.to is not None
-        and lives(slot.to) is first
-    ]
-    count = rewriter.put(part, 0, Patch(*before, first.insn))
-    for slot in leading:
-        (part.slots[count - 1] if slot is first else slot).to = part.slots[count - 1]
 
 
 def _unclone(layout: Layout, drop: int) -> list[Insn]:

@@ -14,7 +14,6 @@ from harness.isa.insn import (
     Alu,
     Call,
     Exit,
-    Goto,
     Insn,
     Jump,
     Load,
@@ -32,7 +31,7 @@ from harness.verifier.env import Env
 from harness.verifier.inline import call_patch
 from harness.verifier.inline_kfuncs import kfunc_patch
 from harness.verifier.kernel_layout import Layout
-from harness.verifier.rewrite import HEAP, Part, Patch, Rewriter, Slot, lives
+from harness.verifier.rewrite import HEAP, Part, Patch, Rewriter, Slot
 
 TIMED_LOOPS = 0xFFFF  # BPF_MAX_TIMED_LOOPS
 _NO_USER_CONV = 1 << 18  # BPF_F_NO_USER_CONV
@@ -145,23 +144,6 @@ def count_loops(rewriter: Rewriter) -> None:
         if not part.stack_extra:
             continue
         part.stack_depth += part.stack_extra
-        first = part.slots[0]
         depth = part.stack_depth
-        insn, symbol = first.insn, first.symbol
-        leading = [
-            slot
-            for each in rewriter.parts
-            for slot in each.slots
-            if isinstance(slot.insn, Jump | Goto | MayGoto)
-            and slot.to is not None
-            and lives(slot.to) is first
-        ]
-        patch = Patch(
-            StoreImm(8, FP, -depth, TIMED_LOOPS),
-            StoreImm(8, FP, -depth + _REG_SIZE, 0),
-            insn,
-            symbols={2: symbol} if symbol else None,
-        )
-        rewriter.put(part, 0, patch)
-        for slot in leading:
-            (part.slots[2] if slot is first else slot).to = part.slots[2]
+        count = StoreImm(8, FP, -depth, TIMED_LOOPS)
+        rewriter.put_before(part, [count, StoreImm(8, FP, -depth + _REG_SIZE, 0)])

@@ -142,6 +142,22 @@ class Rewriter:
         part.slots[number : number + 1] = slots
         return count
 
+    def put_before(self, part: Part, insns: Sequence[Insn]) -> None:
+        """Put *insns* in front of *part*; jumps to its first instruction go behind them."""
+        first = part.slots[0]
+        leading = [
+            slot
+            for each in self.parts
+            for slot in each.slots
+            if isinstance(slot.insn, Jump | Goto | MayGoto)
+            and slot.to is not None
+            and lives(slot.to) is first
+        ]
+        symbols = {len(insns): first.symbol} if first.symbol else None
+        last = self.put(part, 0, Patch(*insns, first.insn, symbols=symbols)) - 1
+        for slot in leading:
+            (part.slots[last] if slot is first else slot).to = part.slots[last]
+
     def _after(self, part: Part) -> Slot:
         where = self.parts.index(part) + 1
         return self.parts[where].slots[0] if where < len(self.parts) else self.end
