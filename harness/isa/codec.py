@@ -34,6 +34,7 @@ from harness.isa.insn import (
     Raw,
     Store,
     StoreImm,
+    signed32,
 )
 
 SLOT = Struct("<BBhi")  # opcode, registers, offset, immediate
@@ -354,7 +355,7 @@ def _fields(insn: Insn) -> Fields:
         case LoadImm(dst=dst, src=src, imm=imm):
             if src not in o.LD_IMM64_KINDS or not 0 <= imm < 1 << 64:
                 raise ValueError(f"no encoding for {insn}")
-            return LD_IMM64, dst, src, 0, _signed32(imm)
+            return LD_IMM64, dst, src, 0, signed32(imm)
         case High():
             return 0, 0, 0, 0, 0
         case Raw(opcode=opcode, dst=dst, src=src, off=off, imm=imm):
@@ -397,7 +398,7 @@ def encode(insns: Sequence[Insn]) -> bytes:
         if (wide is None) == isinstance(insn, High):
             raise ValueError(f"slot {slot}: a LoadImm and a High must follow each other")
         if wide is not None:
-            out += SLOT.pack(0, 0, 0, _signed32(wide.imm >> 32))
+            out += SLOT.pack(0, 0, 0, signed32(wide.imm >> 32))
             wide = None
             continue
         opcode, dst, src, off, imm = fields(insn)
@@ -412,8 +413,3 @@ def encode(insns: Sequence[Insn]) -> bytes:
     if wide is not None:
         raise ValueError(f"slot {len(insns)}: a LoadImm and a High must follow each other")
     return bytes(out)
-
-
-def _signed32(value: int) -> int:
-    """Return the low 32 bits of *value* as a signed number."""
-    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000

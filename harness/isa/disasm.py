@@ -43,6 +43,7 @@ from harness.isa.insn import (
     Raw,
     Store,
     StoreImm,
+    signed32,
 )
 from harness.isa.stack_args import Dialect, frames, incoming_count, to_r12
 from harness.isa.targets import function_target, jump_target, subprogram_ranges
@@ -188,8 +189,8 @@ def _llvm_atomic(insn: Atomic) -> str:
 
 def bpftool_imm64(insn: LoadImm) -> str:
     """Return a ``LoadImm`` as bpftool writes it; kinds 3 and 5, which it has no word for, alike."""
-    low = (insn.imm & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-    high = (insn.imm >> 32 ^ 0x80000000) - 0x80000000
+    low = signed32(insn.imm)
+    high = signed32(insn.imm >> 32)
     match o.LD_IMM64_KINDS[insn.src]:
         case "map_fd" if not high:
             return f"map[id:{low}]"

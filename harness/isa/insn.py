@@ -211,3 +211,8 @@ Insn = (
     | Exit
     | Raw
 )
+
+
+def signed32(value: int) -> int:
+    """Return the low 32 bits of *value* as a signed number, as immediates hold it."""
+    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000

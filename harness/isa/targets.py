@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
+from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto, signed32
 from harness.isa.opcodes import PSEUDO_FUNC
 
 
@@ -22,7 +22,7 @@ def function_target(insn: Insn, slot: int) -> int | None:
         case Call(kind="subprog", imm=imm):
             return slot + 1 + imm
         case LoadImm(src=src, imm=imm) if src == PSEUDO_FUNC:
-            return slot + 1 + (imm & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+            return slot + 1 + signed32(imm)
     return None
 
 

@@ -29,7 +29,7 @@ from harness.btf import (
     essential,
 )
 from harness.btf_lazy import LazyBtf
-from harness.isa.insn import Alu, Call, Insn, Load, LoadImm, Store, StoreImm
+from harness.isa.insn import Alu, Call, Insn, Load, LoadImm, Store, StoreImm, signed32
 from harness.load.btf_ext import CoreRecord
 
 POISON = 195896080  # the helper that an instruction without a target calls, "bad relo"
@@ -393,7 +393,7 @@ def _patched(insn: Insn, local: Btf, target: Btf, before: _Value, after: _Value 
             if after is None:
                 return Call("helper", POISON)
             _expect(held, before, 32)
-            return replace(insn, imm=_signed32(after.value))
+            return replace(insn, imm=signed32(after.value))
         case Load(off=held, size=size) | Store(off=held, size=size) | StoreImm(off=held, size=size):
             if after is None:
                 return Call("helper", POISON)
@@ -425,8 +425,3 @@ def _may_resize(one: BtfType, other: BtfType) -> bool:
         return True
     both = isinstance(one, Int) and isinstance(other, Int)
     return both and one.encoding != 1 and other.encoding != 1  # type: ignore[union-attr]
-
-
-def _signed32(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >> 31 else value

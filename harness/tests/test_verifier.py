@@ -27,6 +27,7 @@ from harness.model import (
     Verification,
 )
 from harness.tests.programs import DATA, HASH, PROG_ARRAY, program
+from harness.tests.streams import CODE, END, TYPES
 from harness.tests.test_verifier_stack_args import EIGHT
 from harness.verifier import Options, fixup, verify
 
@@ -154,27 +155,6 @@ def test_a_fault_of_ours_is_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- anything at all -----------------------------------------------------------------------
-
-# fmt: off
-OPCODES = st.sampled_from([
-    0x07, 0x0F, 0x17, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x47, 0x57, 0x5F, 0x67, 0x6F, 0x77, 0x87,
-    0x97, 0x9F, 0xA7, 0xAF, 0xB7, 0xBF, 0xC7, 0xD4, 0xD7, 0xDC, 0x04, 0x0C, 0xB4, 0xBC, 0x18,
-    0x61, 0x69, 0x71, 0x79, 0x81, 0x62, 0x7A, 0x63, 0x7B, 0xC3, 0xDB, 0x05, 0x06, 0x15, 0x1D,
-    0x25, 0x2D, 0x35, 0x45, 0x55, 0x65, 0xA5, 0xB5, 0xC5, 0x16, 0x1E, 0x85, 0x95, 0xE5,
-]) | st.integers(0, 255)
-# fmt: on
-SLOTS = st.builds(
-    lambda opcode, registers, off, imm: (
-        bytes((opcode, registers)) + off.to_bytes(2, "little") + imm.to_bytes(4, "little")
-    ),
-    OPCODES,
-    st.sampled_from([0x00, 0x10, 0x01, 0x0A, 0xA0, 0x21, 0x12, 0xB1, 0x1B]) | st.integers(0, 255),
-    st.sampled_from([0, 1, 2, 8, 0xFFF8, 0xFFFF, 0xFFF0]) | st.integers(0, 0xFFFF),
-    st.sampled_from([0, 1, 8, 0xFFFFFFFF, 0x80000000, 12, 5, 7]) | st.integers(0, 0xFFFFFFFF),
-)
-CODE = st.lists(SLOTS, min_size=1, max_size=24).map(b"".join)
-TYPES = st.sampled_from(["syscall", "kprobe", "tracepoint", "xdp", "ext", "nonsense"])
-END = bytes.fromhex("b7000000000000009500000000000000")
 
 
 def check(subject: Program, level: int = 1) -> None:

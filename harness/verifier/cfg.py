@@ -46,13 +46,6 @@ def width(insn: Insn) -> int:
     return 2 if isinstance(insn, LoadImm) else 1
 
 
-def jump_offset(insn: Insn) -> int | None:
-    """Return the offset of a jump with a fixed target, None for anything else."""
-    if isinstance(insn, Jump | Goto | MayGoto):
-        return insn.off
-    return None
-
-
 class _Walk:
     """The depth-first search of ``bpf_check_cfg``."""
 

@@ -297,9 +297,3 @@ class Env:
     def refuse(self, text: str) -> NoReturn:
         """Refuse the program at the instruction looked at."""
         raise Refused(text, self.insn)
-
-
-def map_of(reg: Reg) -> MapDef:
-    """Return the map a register points into."""
-    found: MapDef = reg.info
-    return found

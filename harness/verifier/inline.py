@@ -19,6 +19,7 @@ from harness.isa.insn import (
     PercpuAddr,
     Store,
     StoreImm,
+    signed32,
 )
 from harness.model import MapDef
 from harness.verifier.env import CallMarks, Env, NotModelled
@@ -119,7 +120,7 @@ def lookup(found: MapDef, layout: Layout) -> Patch | None:
         case _Map.XSKMAP:
             return Patch(
                 Load(4, 0, 2, 0),
-                Jump("ge", 32, 0, None, _signed32(found.max_entries), 5),
+                Jump("ge", 32, 0, None, signed32(found.max_entries), 5),
                 Alu("lsh", 64, 0, None, 3),
                 Alu("add", 64, 1, None, layout.offset("xsk_map", "xsk_map")),
                 Alu("add", 64, 0, 1),
@@ -152,15 +153,11 @@ def _element_size(found: MapDef) -> int:
     return -(-found.value_size // 8) * 8
 
 
-def _signed32(value: int) -> int:
-    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-
-
 def _array(found: MapDef, layout: Layout) -> Patch:
     return Patch(
         Alu("add", 64, 1, None, layout.offset("bpf_array", "value")),
         Load(4, 0, 2, 0),
-        Jump("ge", 64, 0, None, _signed32(found.max_entries), 3),
+        Jump("ge", 64, 0, None, signed32(found.max_entries), 3),
         _scaled(_element_size(found)),
         Alu("add", 64, 0, 1),
         Goto(1),
@@ -172,7 +169,7 @@ def _percpu_array(found: MapDef, layout: Layout) -> Patch:
     return Patch(
         Alu("add", 64, 1, None, layout.offset("bpf_array", "pptrs")),
         Load(4, 0, 2, 0),
-        Jump("ge", 64, 0, None, _signed32(found.max_entries), 5),
+        Jump("ge", 64, 0, None, signed32(found.max_entries), 5),
         Alu("lsh", 64, 0, None, 3),
         Alu("add", 64, 0, 1),
         Load(8, 0, 0, 0),
@@ -186,7 +183,7 @@ def _array_of_maps(layout: Layout, found: MapDef) -> Patch:
     return Patch(
         Alu("add", 64, 1, None, layout.offset("bpf_array", "value")),
         Load(4, 0, 2, 0),
-        Jump("ge", 64, 0, None, _signed32(found.max_entries), 5),
+        Jump("ge", 64, 0, None, signed32(found.max_entries), 5),
         _scaled(_element_size(found)),
         Alu("add", 64, 0, 1),
         Load(8, 0, 0, 0),
@@ -243,7 +240,7 @@ def _branch_snapshot() -> Patch:
     size = 24  # struct perf_branch_entry
     return Patch(
         Jump("ne", 64, 3, None, 0, 7),
-        Alu("mov", 32, 0, None, _signed32(0xAAAAAAAB)),
+        Alu("mov", 32, 0, None, signed32(0xAAAAAAAB)),
         Alu("mul", 64, 2, 0),
         Alu("rsh", 64, 2, None, 36),
         Call("helper", _Helper.BRANCH_SNAPSHOT),

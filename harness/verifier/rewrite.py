@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.isa.insn import Call, Goto, Insn, Jump, LoadImm, MayGoto
+from harness.isa.targets import function_target, jump_target
 from harness.model import Frame, LineInfo, Program, Subprogram
 
-_FUNC = 4  # BPF_PSEUDO_FUNC
 HEAP = "*"  # before the name of what lies anywhere, not in the kernel's image
 
 
@@ -250,14 +250,8 @@ def lives(slot: Slot) -> Slot:
 
 def distance(insn: Insn) -> int | None:
     """Return how far *insn* leads, in slots from the next; None: nowhere."""
-    match insn:
-        case Jump(off=off) | Goto(off=off) | MayGoto(off=off):
-            return off
-        case Call(kind="subprog", imm=imm):
-            return imm
-        case LoadImm(src=src, imm=imm) if src == _FUNC:
-            return (imm & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-    return None
+    target = jump_target(insn, -1)
+    return function_target(insn, -1) if target is None else target
 
 
 def _placed(slot: Slot, at: int, places: dict[int, int]) -> Insn:
