@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.btf_lazy import LazyBtf
     from harness.isa.insn import Insn
     from harness.load import Object, Refused
-    from harness.model import Program, Unknown, Verification
+    from harness.model import Program, Verification
 
 AGREE, DIVERGE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -123,6 +123,10 @@ def _object_options(parser: argparse.ArgumentParser) -> None:
 def _load(
     options: argparse.Namespace, data: bytes | None = None, kernel_btf: LazyBtf | None = None
 ) -> tuple[Object, tuple[Program, ...]]:
+    """Return the object and the programs asked for; *kernel_btf* is what CO-RE looks things up in.
+
+    Without it programs that need it are unknown.
+    """
     from harness.load import load_object
 
     data = _read_input(options.object) if data is None else data
@@ -266,25 +270,22 @@ def _add_jit(commands: Any) -> None:
     parser.set_defaults(command=_jit)
 
 
-def _as_linux(program: Program) -> Program | Unknown:
-    """Return what Linux hands to its JIT, with the kernel at hand."""
-    from harness import verifier
-    from harness.toolchain.kernel import find_kernel_types
-
-    options = verifier.Options(kernel_btf=find_kernel_types())
-    return verifier.translate(program, options=options)[1]
-
-
 def _jit(options: argparse.Namespace) -> int:
     from harness import verifier
     from harness.jit import text, x86_64
     from harness.model import Image, Unknown
+    from harness.toolchain.kernel import find_kernel_types
 
-    programs = _with_kernel(_load(options)[1])
+    kernel_btf = find_kernel_types()
+    settings = verifier.Options(kernel_btf=kernel_btf)
+    programs = _with_kernel(_load(options, kernel_btf=kernel_btf)[1])
     rows: list[dict[str, Any]] = []
     status = AGREE
     for program in programs:
-        fixed = _as_linux(program) if options.as_linux else verifier.fixup(program)
+        if options.as_linux:
+            fixed = verifier.translate(program, options=settings)[1]
+        else:
+            fixed = verifier.fixup(program)
         image = fixed if isinstance(fixed, Unknown) else x86_64.compile(fixed)
         if not isinstance(image, Image):
             print(f"crosscheck: {program.name}: {image.why}", file=sys.stderr)
@@ -344,12 +345,13 @@ def _add_exec(commands: Any) -> None:
 def _exec(options: argparse.Namespace) -> int:
     from harness import pipeline
     from harness.model import Returned, outcome_json
+    from harness.toolchain.kernel import find_kernel_types
 
     try:
         ctx = bytes.fromhex(options.ctx)
     except ValueError:
         raise HarnessError("--ctx takes hexadecimal bytes, e.g. 0100000000000000") from None
-    _, programs = _load(options)
+    _, programs = _load(options, kernel_btf=find_kernel_types())
     if len(programs) > 1:
         names = ", ".join(p.name for p in programs)
         raise HarnessError(f"{options.object} has several programs: --prog one of {names}")

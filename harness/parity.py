@@ -170,7 +170,9 @@ def object_subjects(path: Path, settings: Settings) -> tuple[list[Subject], list
     except OSError as error:
         return [], [f"{path}: cannot read it: {error.strerror}"]
     try:
-        loaded = load_object(data, path=str(path), fill_names=settings.fill_names)
+        loaded = load_object(
+            data, path=str(path), fill_names=settings.fill_names, kernel_btf=find_kernel_types()
+        )
     except HarnessError as error:
         return [], [f"{path}: {str(error).removeprefix(f'{path}: ')}"]
     linked = kfuncs.attach(loaded.programs, settings.front_end)
@@ -238,10 +240,11 @@ def _plain_vectors(program: Program) -> tuple[Vector, ...]:
 # --- our side ---------------------------------------------------------------
 
 
-def ours(subject: Subject, settings: Settings, log_level: int = 0) -> Ours:
+def ours(
+    subject: Subject, settings: Settings, options: verifier.Options, log_level: int = 0
+) -> Ours:
     """Return what our stages make of *subject*."""
     program = subject.program
-    options = verifier.Options(kernel_btf=find_kernel_types())
     verification, fixed = verifier.translate(program, log_level=log_level, options=options)
     if not isinstance(verification.verdict, Accepted):
         nothing = Unknown("not accepted")
@@ -675,12 +678,15 @@ def _prepare(
     log_level: int,
 ) -> _Prepared:
     subjects, missing = find(*arguments)
-    mine = tuple(ours(subject, settings, log_level) for subject in subjects)
+    options = verifier.Options(kernel_btf=find_kernel_types())
+    mine = tuple(ours(subject, settings, options, log_level) for subject in subjects)
     return _Prepared(tuple(subjects), mine, tuple(missing))
 
 
 def _with_log(subject: Subject, us: Ours, linux: KernelAnswer) -> tuple[Comparison, ...]:
-    again = replace(us, verification=verifier.verify(subject.program, log_level=2))
+    options = verifier.Options(kernel_btf=find_kernel_types())
+    verification = verifier.verify(subject.program, log_level=2, options=options)
+    again = replace(us, verification=verification)
     return (compare(subject, again, linux, log=True),)
 
 

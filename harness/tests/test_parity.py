@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import harness
-from harness import parity, run
+from harness import parity, run, verifier
 from harness.btf import Btf, Func, FuncProto, Int, Param, Ptr, Struct, Void, encode, parse
 from harness.corpus import Case, Known, RunCheck, VerifyCheck
 from harness.isa import codec
@@ -479,7 +479,7 @@ def test_objects_give_their_programs(tmp_path: Path, compiler: Compiler) -> None
         ["x.c", str(tmp_path)],
         [tmp_path / "p.o"],
     )
-    us = parity.ours(subject, settings)
+    us = parity.ours(subject, settings, verifier.Options())
     assert isinstance(us.verification.verdict, Accepted)
     assert us.outcomes["jit"][0] == Returned(0, parity.PLAIN_CONTEXTS[0])
     (tmp_path / "bad.o").write_bytes(b"\x7fELF")
