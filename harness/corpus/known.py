@@ -10,7 +10,7 @@ from harness.corpus.tables import Table, parse
 from harness.model import HarnessError
 
 STATUSES = ("open", "fixed-in", "by-design")
-FINDINGS = ("divergence", "reject", "compile_error", "parity")
+FINDINGS = ("divergence", "reject", "compile_error", "parity", "unknown")  # unknown: of campaigns
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A construct that is known to trouble compilers is named only where it is the whole
 explanation: ``narrow_slots`` runs the object's code again with that one thing mended, and it
-must then do what the native builds do.
+must then do what the native builds do. ``refusals`` does the like for what is refused.
 """
 
 from __future__ import annotations
@@ -13,11 +13,22 @@ from typing import Any
 from harness.btf import Btf, Int
 from harness.compare import agree
 from harness.grow.features import general
+from harness.grow.refusals import Functions, Runs, explain
 from harness.interp import HELPERS, UNDEFINED, Interpreter
 from harness.isa.insn import Load
 from harness.isa.stack_args import REG_ARGS, incoming_slot
 from harness.legs.kfunc_models import KFUNCS
-from harness.model import Divergence, Mask, Outcome, Program, Returned, Subprogram, Trapped, Unknown
+from harness.model import (
+    Divergence,
+    Mask,
+    Outcome,
+    Program,
+    Rejected,
+    Returned,
+    Subprogram,
+    Trapped,
+    Unknown,
+)
 from harness.pipeline import Check
 
 NARROW = "narrow signed argument in a slot"
@@ -27,7 +38,7 @@ def bucket(check: Check, constructs: Sequence[str] = ()) -> str:
     """Return the bucket of *check*, which did not agree; *constructs* explain it."""
     config = check.config
     if check.outcome != "diverge" or not check.divergences:
-        return f"{check.outcome}: {general(check.detail)}"
+        return ", ".join([f"{check.outcome}: {general(check.detail)}", *constructs])
     first = check.divergences[0]
     if "verifier" in first.legs:
         return f"diverge: {general(check.detail)}"
@@ -58,6 +69,17 @@ def _effect(first: Divergence) -> str:
 
 
 # --- constructs, confirmed ------------------------------------------------------------
+
+
+def refused_for(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> list[str]:
+    """Return the construct that explains *refusal*, by experiment, as a bucket names it.
+
+    Where another refusal is behind it that nothing explains, that one instead.
+    """
+    found = explain(program, refusal, functions, runs)
+    if found.left:
+        return [f"and then: {general(found.left)}"] if found.constructs else []
+    return list(found.constructs[:1])
 
 
 def constructs(program: Program, check: Check, mask: Mask | None) -> list[str]:

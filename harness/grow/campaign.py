@@ -344,22 +344,26 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-_KINDS = {"diverge": "divergence", "rejected": "reject", "compile_error": "compile_error"}
+_KINDS = {
+    "diverge": "divergence",
+    "rejected": "reject",
+    "compile_error": "compile_error",
+    "unknown": "unknown",
+}
 
 
 def known_as(found: Finding, known: Sequence[Known]) -> str | None:
     """Return the entry of known.toml that explains *found*: by function, build and message.
 
-    The message of a divergence is its bucket.
+    The message is its bucket, which names what an experiment confirmed.
     """
     kind = _KINDS.get(found.outcome)
-    text = found.bucket if found.outcome == "diverge" else found.detail
     for entry in known:
         if (
             kind
             and entry.message != "*"
             and entry.matches(
-                kind, "grow.c", found.function, str(found.config), text, found.version
+                kind, "grow.c", found.function, str(found.config), found.bucket, found.version
             )
         ):
             return entry.id

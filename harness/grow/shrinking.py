@@ -16,7 +16,7 @@ from harness.findings import Finding
 from harness.grow import features as shown_by
 from harness.grow import streams
 from harness.grow.batch import BUDGET, Order, faulty, parents_of
-from harness.grow.buckets import bucket, constructs
+from harness.grow.features import general
 from harness.grow.packing import pack
 from harness.grow.units import (
     Natives,
@@ -170,6 +170,8 @@ def shrink_finding(
     if start.outcome != "diverge":  # a verdict, or none: nothing needs to run
         settings = replace(settings, legs=("interp",), vectors=1)
 
+    said = general(start.detail)
+
     def same(trees: Sequence[Tree]) -> list[bool]:
         good = [False] * len(trees)
         if time.monotonic() > deadline:
@@ -180,16 +182,14 @@ def shrink_finding(
             for seen in judge(unit, members, settings, natives, {}):
                 if time.monotonic() > deadline:
                     return good
-                one = seen.target
-                causes = []
-                if seen.check.outcome == "diverge" and seen.program is not None:
-                    causes = constructs(seen.program, seen.check, one.place.mask)
-                good[seen.number] = (
-                    seen.check.outcome == start.outcome
-                    and bucket(seen.check, causes) == start.bucket
-                )
+                if seen.check.outcome != start.outcome:
+                    continue
+                if start.outcome == "rejected" and general(seen.check.detail) != said:
+                    continue  # its bucket is another, too: nothing to find out
+                small = finding(seen, settings, 0)
+                good[seen.number] = small.bucket == start.bucket
                 if good[seen.number]:
-                    smallest[one.tree] = finding(seen, settings, 0)
+                    smallest[seen.target.tree] = small
         return good
 
     try:

@@ -16,8 +16,10 @@ from pathlib import Path
 from harness import pipeline
 from harness.findings import Finding
 from harness.grow import features as shown_by
-from harness.grow.buckets import bucket, constructs
+from harness.grow.buckets import bucket, constructs, refused_for
 from harness.grow.features import general
+from harness.grow.optimised import Optimised, functions
+from harness.grow.refusals import FEW, Runs, shrunk
 from harness.isa.stack_args import REG_ARGS
 from harness.model import (
     BuildConfig,
@@ -25,6 +27,7 @@ from harness.model import (
     Image,
     Outcome,
     Program,
+    Rejected,
     Vector,
     Verification,
 )
@@ -32,6 +35,7 @@ from harness.pipeline import Built, Check, Linux, Plan, Settings
 from harness.source import driver, tree
 from harness.source.layout import Layout, layout
 from harness.source.printing import Printer, print_file
+from harness.source.signature import Scalar
 from harness.source.tree import Tree
 from harness.source.tree_signature import signature
 
@@ -180,6 +184,12 @@ def compile_units(
         for part in split(members, said):
             yield from compile_units(part, config, settings, natives)
         return
+    # Linux refuses BTF whole: one program's variable would have all the others refused
+    guilty = [name for name, _ in shrunk(programs[0][0].btf)] if len(members) > 1 else []
+    if guilty:
+        for part in split(members, " ".join(guilty)):
+            yield from compile_units(part, config, settings, natives)
+        return
     yield Unit(tuple(m.number for m in members), config, built, programs)
 
 
@@ -193,6 +203,8 @@ class Judgement:
     program: Program | None = None
     verification: Verification | None = None
     image: Image | None = None
+    member: Member | None = None  # what was compiled with it
+    natives: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
 
 
 def judge(
@@ -228,7 +240,36 @@ def judge(
         why = natives.whys.get(one.function, "")
         if why and check.outcome == "agree":
             check = replace(check, outcome="unknown", detail=why)
-        yield Judgement(number, one, check, program, seen.verification, seen.image)
+        native = unit.built.planned.natives.get(one.function, {})
+        yield Judgement(
+            number, one, check, program, seen.verification, seen.image, members[number], native
+        )
+
+
+def causes(seen: Judgement, settings: Settings) -> list[str]:
+    """Return the constructs that explain why *seen* did not agree, confirmed by experiment."""
+    check, one, program = seen.check, seen.member, seen.program
+    if program is None or one is None or check.config is None:
+        return []
+    if check.outcome == "diverge":
+        return constructs(program, check, seen.target.place.mask)
+    verdict = seen.verification.verdict if seen.verification is not None else None
+    if check.outcome != "rejected" or not isinstance(verdict, Rejected):
+        return []
+    config, compiler = check.config, settings.compiler(check.config.compiler)
+    planned = plan([one])
+
+    @lru_cache(maxsize=1)
+    def optimised() -> Mapping[str, Optimised]:
+        patience = patient(settings, [one]).patience
+        return functions(planned.text, planned.layouts, config, compiler, patience)
+
+    place, native = seen.target.place, next(iter(seen.natives.values()), ())
+    bools = {
+        at.offset for at in place.arguments if at and isinstance(at.type, Scalar) and at.type.bool
+    }
+    runs = Runs(seen.target.vectors[:FEW], native[:FEW], place.mask, frozenset(bools))
+    return refused_for(program, verdict, optimised, runs)
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:
@@ -250,9 +291,6 @@ def finding(seen: Judgement, settings: Settings, seed: int) -> Finding:
     check, one, number = seen.check, seen.target, seen.number
     assert check.config is not None
     compiler = settings.compiler(check.config.compiler)
-    causes: list[str] = []
-    if check.outcome == "diverge" and seen.program is not None:
-        causes = constructs(seen.program, check, one.place.mask)
     return Finding(
         c=print_file([(name_of(number), one.tree)]),
         function=check.function,
@@ -270,5 +308,5 @@ def finding(seen: Judgement, settings: Settings, seed: int) -> Finding:
         divergences=check.divergences[:3],
         source=f"program {number} of seed {seed}",
         tree=tree.to_json(one.tree),
-        bucket=bucket(check, causes),
+        bucket=bucket(check, causes(seen, settings)),
     )

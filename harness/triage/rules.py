@@ -131,7 +131,7 @@ def _of(program: Program, sub: Subprogram) -> Iterator[Broken]:
         if not sub.start <= slot < sub.end:
             continue
         after = _after(program, slot, states[slot])
-        for target in _successors(program.insns[slot], slot):
+        for target in successors(program.insns[slot], slot):
             new = states[target].joined(after) if target in states else after
             if states.get(target) != new:
                 states[target] = new
@@ -194,7 +194,8 @@ def _callee(program: Program, insn: Insn, slot: int) -> Subprogram | None:
     return next((s for s in program.subprograms if s.start == target), None)
 
 
-def _successors(insn: Insn, slot: int) -> tuple[int, ...]:
+def successors(insn: Insn, slot: int) -> tuple[int, ...]:
+    """Return the slots that may follow *insn* at *slot*; a call returns."""
     match insn:
         case Exit() | GotoX():
             return ()

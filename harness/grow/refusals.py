@@ -1,0 +1,436 @@
+"""Refusals, explained by experiment: the one thing that is to blame is mended, and it ends.
+
+A message says what the verifier missed, not who is to blame for it: a fault of our verifier
+and another of the compiler may say the same. So a construct is named only where something else
+than the verifier shows it (the IR that the build ends in, BTF, data flow over the instructions,
+a run), where the program is accepted once that is mended and nothing else is changed, and
+where it then does what the native builds do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness import verifier
+from harness.btf import Btf, DataSec, DeclTag, Func, FuncProto, Int, Param, SecInfo, Var, Void
+from harness.btf_check import validate
+from harness.compare import agree
+from harness.grow.optimised import Optimised
+from harness.interp import HELPERS, STACK, Interpreter
+from harness.isa.insn import FP, PARAMS, Alu, Call, Exit, Insn, Load, Store, StoreImm
+from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, outgoing_slot
+from harness.isa.targets import function_target
+from harness.legs.kfunc_models import KFUNCS
+from harness.model import (
+    Accepted,
+    Frame,
+    Mask,
+    Outcome,
+    Program,
+    Rejected,
+    Returned,
+    Subprogram,
+    Unknown,
+    Vector,
+    Verdict,
+)
+from harness.triage.rules import broken, successors
+from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
+
+# fmt: off
+WIDE    = "a value of two slots"
+REMOVED = "a parameter that clang took out"
+ADDED   = "a parameter that clang made of a pointer"
+SHRUNK  = "a variable that clang made smaller than its type"
+UNREAD  = "an undefined register in a slot for no value"
+BARE    = "no store to a slot for no value"
+OR      = "|= in place of += on an address"
+BOOL    = "an index made of a bool"
+VOID    = "r0 of a function without a result"
+FRAMES  = "frames of more than 512 bytes"
+# fmt: on
+
+MOST = 24  # mends of one program
+BUDGET = 100_000  # instructions that the verifier may look at, of a mended program
+ANYTHING = 0x5EED  # in a slot whose value must not matter
+FEW = 8  # vectors that a mended program is run on
+
+Functions = Callable[[], Mapping[str, Optimised]]
+"""The functions in the IR of a build, by symbol; costs a call of the compiler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What a program is to do: vectors, and what the native builds do on them, where known."""
+
+    vectors: Sequence[Vector] = ()
+    outcomes: Sequence[Outcome] = ()
+    mask: Mask | None = None
+    bools: frozenset[int] = frozenset()  # where the context has arguments that are 0 or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a refusal comes from."""
+
+    constructs: tuple[str, ...] = ()  # confirmed, in order; the first is that of the refusal
+    left: str = ""  # what the program is refused for once they are mended, or does wrong
+
+
+def explain(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> Explanation:
+    """Return the constructs that *program* is refused for."""
+    found: list[str] = []
+    now, verdict = program, _verdict(program, refusal)
+    while isinstance(verdict, Rejected) and len(found) < MOST:
+        if frames_too_large(now, verdict.message):
+            return Explanation((*found, FRAMES))
+        mended = _mended(now, verdict, functions, runs)
+        if mended is None:
+            break
+        construct, now, verdict = mended
+        found.append(construct)
+    match verdict:
+        case Accepted():
+            return Explanation(tuple(found), _difference(now, runs))
+        case Rejected(message=message):
+            return Explanation(tuple(found), message)
+        case Unknown(why=why):
+            return Explanation(tuple(found), f"unknown: {why}")
+
+
+def _verdict(program: Program, before: Verdict) -> Verdict:
+    """Return the verdict on *program* with a budget that holds for what is mended, too."""
+    budget = verifier.Options(budget=BUDGET)
+    found = verifier.verify(program, log_level=0, options=budget).verdict
+    return before if isinstance(found, Unknown) else found
+
+
+def _mended(
+    program: Program, refusal: Rejected, functions: Functions, runs: Runs
+) -> tuple[str, Program, Verdict] | None:
+    """Return the first construct whose mending gets *program* past *refusal*."""
+    for words, mend in MENDS:
+        if not re.search(words, refusal.message):
+            continue
+        mended = mend(_Refused(program, refusal.insn or 0, refusal.message, functions, runs))
+        if mended is None:
+            continue
+        construct, changed = mended
+        options = verifier.Options(budget=BUDGET)
+        verdict = verifier.verify(changed, log_level=0, options=options).verdict
+        if verdict != refusal:
+            return construct, changed, verdict
+    return None
+
+
+def _difference(program: Program, runs: Runs) -> str:
+    """Return what *program*, which is accepted, does otherwise than the native builds."""
+    interpreter = Interpreter(program, HELPERS, KFUNCS)
+    for vector, expected in zip(runs.vectors, runs.outcomes[:FEW], strict=False):
+        seen: Outcome = interpreter.run(vector)
+        if not isinstance(seen, Returned | Unknown) or not agree(seen, expected, runs.mask):
+            return "another result than natively"
+    return ""
+
+
+# --- mends ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A program, and what it is refused for."""
+
+    program: Program
+    insn: int  # slot
+    message: str
+    functions: Functions
+    runs: Runs
+
+    @property
+    def at(self) -> Insn:
+        return self.program.insns[self.insn]
+
+    @property
+    def sub(self) -> Subprogram:
+        """The subprogram that is refused, as it stands."""
+        return self.program.subprograms[self.program.subprogram_at(self.insn)]
+
+    def broken(self, rule: str) -> bool:
+        """Return whether plain data flow finds *rule* broken there, too (``triage.rules``)."""
+        return any(fault.rule == rule and fault.insn == self.insn for fault in broken(self.program))
+
+    def passes_nothing(self, callee: Subprogram, slot: int) -> bool:
+        """Return whether a call of *callee* in this function passes no value in *slot*."""
+        seen = self.functions().get(self.sub.name)
+        return seen is not None and REG_ARGS + slot in seen.nothing.get(callee.name, ())
+
+
+_Mend = Callable[[_Refused], tuple[str, Program] | None]
+
+
+def _shrunk(it: _Refused) -> tuple[str, Program] | None:
+    """Give variables that are smaller than their type, which Linux refuses, one of their size."""
+    btf = it.program.btf
+    if btf is None or validate(btf) is None:
+        return None
+    types = list(btf.types)
+    for _, info in shrunk(btf):
+        variable = types[info.type]
+        assert isinstance(variable, Var)
+        types.append(Int(f"shrunk{info.size}", info.size, 0, 0, 8 * info.size))
+        types[info.type] = replace(variable, type=len(types) - 1)
+    mended = Btf(tuple(types))
+    return None if validate(mended) else (SHRUNK, replace(it.program, btf=mended))
+
+
+def shrunk(btf: Btf | None) -> list[tuple[str, SecInfo]]:
+    """Return the variables that BTF says are smaller than their type: name, and where."""
+    if btf is None:
+        return []
+    return [
+        (variable.name, info)
+        for section in btf.types
+        if isinstance(section, DataSec)
+        for info in section.variables
+        if isinstance(variable := btf.get(info.type), Var)
+        and info.size in (1, 2, 4, 8)
+        and info.size < (btf.size_of(variable.type) or 0)
+    ]
+
+
+def _signature(it: _Refused) -> tuple[str, Program] | None:
+    """Give every function as many parameters in BTF as it has in the IR."""
+    btf = it.program.btf
+    guilty = _callee(it.program, it.insn) or it.sub
+    if btf is None or not guilty.type_id:
+        return None
+    seen = it.functions()
+    counts = {
+        sub.type_id: seen[sub.name].words
+        for sub in it.program.subprograms[1:]
+        if sub.name in seen
+        and (proto := btf.prototype(sub.type_id)) is not None
+        and len(proto.params) != seen[sub.name].words
+    }
+    if guilty.type_id not in counts:
+        return None
+    words, in_source = counts[guilty.type_id], _words(btf, guilty)
+    construct = WIDE if words == in_source else REMOVED if words < in_source else ADDED
+    return construct, replace(it.program, btf=_with_parameters(btf, counts))
+
+
+def _words(btf: Btf, sub: Subprogram) -> int:
+    """Return how many registers and slots the parameters of *sub* take by their types."""
+    proto = btf.prototype(sub.type_id)
+    assert proto is not None
+    total = 1 if (btf.size_of(proto.returns) or 0) > 2 * SLOT_SIZE else 0
+    sizes = (btf.size_of(parameter.type) or SLOT_SIZE for parameter in proto.params)
+    return total + sum(2 if SLOT_SIZE < size <= 2 * SLOT_SIZE else 1 for size in sizes)
+
+
+def _with_parameters(btf: Btf, counts: Mapping[int, int]) -> Btf:
+    """Return *btf* with other numbers of parameters, by function."""
+    types = [*btf.types, Int("word", SLOT_SIZE, 0, 0, 8 * SLOT_SIZE)]
+    word = len(types) - 1
+    for type_id, count in counts.items():
+        func, proto = btf[type_id], btf.prototype(type_id)
+        assert isinstance(func, Func)
+        assert proto is not None
+        types.append(FuncProto(proto.returns, tuple(Param(f"w{n}", word) for n in range(count))))
+        types[type_id] = replace(func, type=len(types) - 1)
+    for type_id, tag in enumerate(types):
+        if isinstance(tag, DeclTag) and tag.type in counts:
+            types[type_id] = replace(tag, component=-1)  # the parameter may be gone
+    return Btf(tuple(types))
+
+
+def _unread(it: _Refused) -> tuple[str, Program] | None:
+    """Store something in a slot that gets an undefined register: the call passes no value."""
+    insn, slot = it.at, outgoing_slot(it.at)
+    if slot is None or not isinstance(insn, Store) or it.message != f"R{insn.src} !read_ok":
+        return None
+    callees = _callees_behind(it.program, it.insn, slot)
+    if not callees or not all(it.passes_nothing(sub, slot) for sub in callees):
+        return None
+    if not it.broken("unread"):
+        return None
+    insns = list(it.program.insns)
+    insns[it.insn] = StoreImm(insn.size, insn.dst, insn.off, ANYTHING)
+    return UNREAD, replace(it.program, insns=tuple(insns))
+
+
+def _bare(it: _Refused) -> tuple[str, Program] | None:
+    """Store something in a slot that is not written, because the call passes no value."""
+    callee = _callee(it.program, it.insn)
+    named = re.search(r"stack arg(\d+) is not initialized", it.message)
+    if callee is None or named is None or not it.broken("unwritten"):
+        return None
+    slot = int(named[1])
+    if not it.passes_nothing(callee, slot):
+        return None
+    return _put(it, BARE, {it.insn: StoreImm(SLOT_SIZE, PARAMS, -SLOT_SIZE * slot, ANYTHING)})
+
+
+def _or(it: _Refused) -> tuple[str, Program] | None:
+    """Add where an address and what is below its alignment are or-ed."""
+    insn = it.at
+    if not (isinstance(insn, Alu) and insn.op == "or" and insn.bits == 64):
+        return None
+    insns = list(it.program.insns)
+    insns[it.insn] = replace(insn, op="add")
+    return OR, replace(it.program, insns=tuple(insns))
+
+
+def _bool(it: _Refused) -> tuple[str, Program] | None:
+    """Let the driver show the verifier that a bool is 0 or 1, as the compiler knows it."""
+    main = it.program.subprograms[0]
+    after = {
+        slot: Alu("and", 64, insn.dst, None, 1)
+        for slot in range(main.start, main.end)
+        if isinstance(insn := it.program.insns[slot], Load)
+        and insn.size == 1
+        and insn.off in it.runs.bools
+    }
+    return _put(it, BOOL, after, behind=True) if after else None
+
+
+def _void(it: _Refused) -> tuple[str, Program] | None:
+    """Clear r0 where a function ends that has no result, in the source or in the IR."""
+    btf = it.program.btf
+    proto = btf.prototype(it.sub.type_id) if btf is not None and it.sub.type_id else None
+    if not isinstance(it.at, Exit) or proto is None:
+        return None
+    if not isinstance(btf.resolve(proto.returns) if btf else None, Void):
+        seen = it.functions().get(it.sub.name)
+        if seen is None or not seen.void:
+            return None
+    if not _address_at(it):
+        return None
+    return _put(it, VOID, {it.insn: Alu("mov", 64, 0, None, 0)})
+
+
+def _address_at(it: _Refused) -> bool:
+    """Return whether r0 holds an address in a stack when the runs get there, if they do."""
+    met: set[bool] = set()
+
+    def look(slot: int, registers: Sequence[int | None]) -> None:
+        if slot == it.insn:
+            value = registers[0] or 0
+            met.add(STACK <= value >> 32 < STACK + 16)
+
+    interpreter = Interpreter(it.program, HELPERS, KFUNCS)
+    for vector in it.runs.vectors:
+        interpreter.run(vector, trace=look)
+    return met != {False}
+
+
+# message, and what may mend it: the first that gets the program past its refusal counts
+MENDS: tuple[tuple[str, _Mend], ...] = (
+    (r"invalid read from stack arg|callee expects|calls only require", _shrunk),
+    (r"invalid read from stack arg|callee expects|calls only require", _signature),
+    (r"callee expects", _bare),
+    (r"!read_ok", _unread),
+    (r"bitwise operator \|= on pointer prohibited", _or),
+    (r"cannot return stack pointer to the caller", _void),
+    (r"variable-offset|map value|unbounded|outside of the allowed", _bool),
+)
+
+
+def _put(
+    it: _Refused, construct: str, more: Mapping[int, Insn], *, behind: bool = False
+) -> tuple[str, Program] | None:
+    """Put instructions before those in the slots named, or *behind* them; jumps follow."""
+    program = it.program
+    rewriter = Rewriter(program, program.insns, (Frame(0),) * len(program.subprograms))
+    for slot in sorted(more, reverse=True):
+        number = program.subprogram_at(slot)
+        insns = (more[slot], program.insns[slot])
+        patch = Patch(*(reversed(insns) if behind else insns))
+        rewriter.put(rewriter.parts[number], slot - program.subprograms[number].start, patch)
+    try:
+        return construct, replace(rewriter.program_now(), frames=())
+    except OutOfReachError:
+        return None
+
+
+# --- code ---------------------------------------------------------------------------------
+
+
+def _callee(program: Program, slot: int) -> Subprogram | None:
+    insn = program.insns[slot]
+    if not isinstance(insn, Call):
+        return None
+    target = function_target(insn, slot)
+    return next((sub for sub in program.subprograms if sub.start == target), None)
+
+
+def _callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]:
+    """Return the functions that the store to outgoing *slot* at *start* is for."""
+    found: list[Subprogram] = []
+    seen, work = {start}, list(successors(program.insns[start], start))
+    while work:
+        at = work.pop()
+        if at in seen or at >= len(program.insns):
+            continue
+        seen.add(at)
+        insn = program.insns[at]
+        callee = _callee(program, at)
+        if callee is not None:
+            found.append(callee)
+        elif not isinstance(insn, Call) and outgoing_slot(insn) != slot:
+            work += successors(insn, at)
+    return found
+
+
+# --- frames -------------------------------------------------------------------------------
+
+
+def frames_too_large(program: Program, message: str) -> bool:
+    """Return whether *message* is about frames that are too large, and they are.
+
+    What the instructions show of each is added up along every chain of calls.
+    """
+    named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
+    if named is None:
+        return False
+    sizes = {sub.start: -(-depth(program, sub) // 16) * 16 for sub in program.subprograms}
+    calls = {
+        sub.start: {
+            callee.start
+            for slot in range(sub.start, sub.end)
+            if (callee := _callee(program, slot)) is not None
+        }
+        for sub in program.subprograms
+    }
+    wanted = int(named[1]), int(named[2])
+    work = [(0, 1, sizes[0])]
+    while work:
+        at, count, size = work.pop()
+        if (count, size) == wanted:
+            return True
+        if count < wanted[0]:
+            work += [(callee, count + 1, size + sizes[callee]) for callee in calls[at]]
+    return False
+
+
+def depth(program: Program, sub: Subprogram) -> int:
+    """Return how far below r10 *sub* reaches, as its instructions show one after the other."""
+    lowest = 0
+    known: dict[int, int] = {FP: 0}  # register: distance from r10
+    for insn in program.insns[sub.start : sub.end]:
+        base = insn.src if isinstance(insn, Load) else getattr(insn, "dst", -1)
+        if isinstance(insn, Load | Store | StoreImm) and base in known:
+            lowest = min(lowest, known[base] + insn.off)
+        match insn:
+            case Alu(op="mov", bits=64, dst=dst, src=src) if src is not None:
+                known.pop(dst, None)
+                if src in known:
+                    known[dst] = known[src]
+            case Alu(op="add", bits=64, dst=dst, src=None, imm=imm) if dst in known:
+                known[dst] += imm
+            case Alu(dst=dst) | Load(dst=dst):
+                known.pop(dst, None)
+        lowest = min([lowest, *known.values()])
+    return -lowest

@@ -1,0 +1,303 @@
+"""Refusals are explained only by what an experiment confirmed; another cause stays open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import corpus, pipeline, verifier
+from harness.findings import Finding
+from harness.grow import refusals, units
+from harness.grow.batch import Order, batch_trees
+from harness.grow.buckets import refused_for
+from harness.grow.campaign import known_as
+from harness.grow.optimised import functions, parsed
+from harness.grow.refusals import Runs, depth, explain, frames_too_large, shrunk
+from harness.isa.insn import Call, Goto, Store
+from harness.isa.stack_args import outgoing_slot
+from harness.model import Accepted, BuildConfig, Program, Rejected, Returned, Verification
+from harness.pipeline import Settings
+from harness.source import driver
+from harness.source.signature import Scalar
+from harness.toolchain import Compiler
+
+ROOT = Path(harness.__file__).parent.parent
+
+VOID = """
+static __attribute__((noinline)) void in(long a, long b, long c, long d, long e, long f, long *g)
+{
+	*g = *g * 31 + a;
+}
+
+long f(long a, long b, long c, long d, long e, long f)
+{
+	long v = b;
+
+	in(a, b, c, d, e, f, &v);
+	return v + c;
+}
+"""
+BOOL = """
+long f(long a, long b, long c, long d, long e, long g, _Bool h)
+{
+	unsigned char v[9] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+	unsigned char *p = v + 1;
+
+	__asm__ volatile("" : "+r"(p) : : "memory");
+	return p[h & 7] + a;
+}
+"""
+FRAMES = """
+static __attribute__((noinline)) long in(long a, long b, long c, long d, long e, long f)
+{
+	volatile char v[320];
+
+	v[a & 63] = b;
+	return v[c & 63] + f;
+}
+
+long f(long a, long b, long c, long d, long e, long f)
+{
+	volatile char v[320];
+
+	v[a & 63] = b;
+	return in(a, b, c, d, e, f) + v[c & 63];
+}
+"""
+
+
+def case(name: str) -> str:
+    source = corpus.read(ROOT / "corpus" / name).source
+    assert source is not None
+    return source.c
+
+
+def read(name: str) -> str:
+    return (ROOT / "c_sources" / name).read_text()
+
+
+# fmt: off
+CONFIRMED = {
+    refusals.WIDE:    (read("by_value_wide.c"), "2", "v4", "hidden"),
+    refusals.REMOVED: (case("clang_removed_parameter.toml"), "2", "v4", "static"),
+    refusals.ADDED:   (read("promoted_pointer.c"), "3", "v3", "static"),
+    refusals.SHRUNK:  (case("clang_shrunk_global.toml"), "2", "v3", "hidden"),
+    refusals.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
+    refusals.OR:      (case("clang_or_on_stack_pointer.toml"), "2", "v3", "hidden"),
+    refusals.BOOL:    (BOOL, "2", "v3", "hidden"),
+    refusals.FRAMES:  (FRAMES, "1", "v3", "hidden"),
+}
+# fmt: on
+
+
+def refused(
+    c: str, config: BuildConfig, compiler: Compiler, folder: Path
+) -> Iterator[tuple[Program, Rejected, refusals.Functions, Runs]]:
+    path = folder / "x.c"
+    path.write_text(c)
+    settings = Settings((config,), (compiler,), vectors=8)
+    planned = pipeline.plan(path, "x.c", settings)
+    built = pipeline.compile_build(planned, config, settings)
+    programs = {program.name: program for program, _ in pipeline.built_programs(built, settings)}
+    text = partial(functions, c, planned.layouts, config, compiler, 60.0)
+    for place in planned.layouts:
+        name = place.signature.name
+        program = programs[driver.entry(name)]
+        verdict = verifier.verify(program, log_level=0).verdict
+        native = next(iter(planned.natives[name].values()))
+        bools = [
+            a.offset for a in place.arguments if a and isinstance(a.type, Scalar) and a.type.bool
+        ]
+        runs = Runs(planned.vectors[name], native, place.mask, frozenset(bools))
+        if isinstance(verdict, Rejected):
+            yield program, verdict, text, runs
+
+
+@pytest.mark.parametrize("construct", CONFIRMED)
+def test_a_construct_is_confirmed_by_mending_it(construct: str, tmp_path: Path, compiler: Compiler):
+    c, opt, mcpu, linkage = CONFIRMED[construct]
+    config = BuildConfig(compiler.name, opt, mcpu, linkage)
+    seen = list(refused(c, config, compiler, tmp_path))
+    assert seen
+    for program, verdict, text, runs in seen:
+        assert refused_for(program, verdict, text, runs) == [construct]
+        # a program that does something else than natively has another fault beside it
+        others = [
+            Returned(o.r0, bytes(b ^ 1 for b in o.ctx))
+            for o in runs.outcomes
+            if isinstance(o, Returned)
+        ]
+        assert others
+        wrong = replace(runs, outcomes=others, mask=None)
+        if construct != refusals.FRAMES:
+            (words,) = refused_for(program, verdict, text, wrong)
+            assert words == "and then: another result than natively"
+
+
+def test_an_address_in_r0_counts_where_a_function_returns_nothing(
+    tmp_path: Path, compiler: Compiler
+):
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    path = tmp_path / "x.c"
+    path.write_text(VOID)
+    settings = Settings((config,), (compiler,), vectors=4)
+    planned = pipeline.plan(path, "x.c", settings)
+    built = pipeline.compile_build(planned, config, settings)
+    (program,) = [p for p, _ in pipeline.built_programs(built, settings) if p.name[-2:] == "_f"]
+    at = next(s for s in program.subprograms if s.name == "in")
+    text = partial(functions, VOID, planned.layouts, config, compiler, 60.0)
+    runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
+    refusal = Rejected(at.end - 1, "cannot return stack pointer to the caller")
+    it = refusals._Refused(program, at.end - 1, refusal.message, text, runs)
+    # r0 is no address here: the refusal would be a fault of the verifier
+    assert refusals._void(it) is None
+
+
+def test_the_same_words_for_another_reason_stay_open(tmp_path: Path, compiler: Compiler):
+    """A store that the compiler lost, and a register that it mixed up, are no known thing."""
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    c = read("undefined_slot.c")
+    ((program, _, text, runs),) = refused(c, config, compiler, tmp_path)
+    good = refusals._unread(
+        refusals._Refused(program, _slot(program, 0), "R1 !read_ok", text, runs)
+    )
+    assert good is None  # this store passes a value
+    stores = [n for n, insn in enumerate(program.insns) if outgoing_slot(insn)]
+    insns = list(program.insns)
+    calls = [n for n, insn in enumerate(insns) if isinstance(insn, Call)]
+    first = [n for n in stores if calls[0] < n < calls[1]]
+    for at in first:
+        changed = list(insns)
+        changed[at] = Goto(0)
+        broken = replace(program, insns=tuple(changed))
+        verdict = verifier.verify(broken, log_level=0).verdict
+        assert isinstance(verdict, Rejected)
+        assert "is not initialized" in verdict.message
+        found = explain(broken, verdict, text, runs)
+        slot = outgoing_slot(insns[at])
+        assert slot is not None
+        # of g, which nobody reads, the IR passes no value
+        assert found.constructs[:1] == ((refusals.BARE,) if slot == 2 else ())
+
+
+def _slot(program: Program, number: int) -> int:
+    return [n for n, i in enumerate(program.insns) if isinstance(i, Store) and outgoing_slot(i)][
+        number
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "callee expects 7 args, stack arg2 is not initialized",
+        "invalid read from stack arg off 24 depth 16",
+        "R1 !read_ok",
+        "R1 bitwise operator |= on pointer prohibited",
+        "cannot return stack pointer to the caller",
+        "combined stack size of 2 calls is 544. Too large",
+        "invalid variable-offset read from stack R1 var_off=(0x0; 0xff) off=0 size=1",
+    ],
+)
+def test_a_wrong_refusal_of_ours_is_no_known_construct(
+    message: str, tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    """A verifier that refuses what is right, in words that are known, has no excuse."""
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    path = tmp_path / "x.c"
+    path.write_text(BOOL.replace("h & 7", "a & 7"))
+    settings = Settings((config,), (compiler,), vectors=4)
+    planned = pipeline.plan(path, "x.c", settings)
+    built = pipeline.compile_build(planned, config, settings)
+    ((program, _),) = pipeline.built_programs(built, settings)
+    assert verifier.verify(program, log_level=0).verdict == Accepted()
+    text = partial(
+        functions, planned.text or path.read_text(), planned.layouts, config, compiler, 60.0
+    )
+    runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
+    for at, _ in enumerate(program.insns):
+        refusal = Rejected(at, message)
+        monkeypatch.setattr(
+            verifier,
+            "verify",
+            lambda *_, refusal=refusal, **__: Verification(refusal),
+        )
+        assert explain(program, refusal, text, runs).constructs == ()
+
+
+IR = """
+define internal fastcc void @p1_f0(i8 noundef signext %0, [2 x i64] %1, ptr byval({ i8, i16 }) %2) {
+  %4 = call i64 @p1_f1(i64 noundef 1, i128 poison, ptr null, i16 zeroext undef)
+  ret void
+}
+
+define hidden noundef i64 @p1_f1(i64 %0, i128 %1, ptr %2, i16 %3) local_unnamed_addr #0 !dbg !1 {
+  call void @llvm.lifetime.start.p0(ptr nonnull %8)
+  ret i64 0
+}
+"""
+
+
+def test_parameters_and_arguments_are_read_from_ir():
+    seen = parsed(IR)
+    assert (seen["p1_f0"].words, seen["p1_f0"].void) == (4, True)
+    assert (seen["p1_f1"].words, seen["p1_f1"].void) == (5, False)
+    assert seen["p1_f0"].nothing == {"p1_f1": {2, 3, 5}}
+    assert parsed("") == {}
+
+
+def test_frames_are_added_up(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    ((program, verdict, _, _),) = refused(FRAMES, config, compiler, tmp_path)
+    sizes = [depth(program, sub) for sub in program.subprograms]
+    assert min(sizes[1:]) >= 320
+    assert frames_too_large(program, verdict.message)
+    number = re.findall(r"\d+", verdict.message)[-1]
+    assert not frames_too_large(program, verdict.message.replace(number, str(int(number) + 16)))
+
+
+def test_a_variable_that_shrank_takes_no_other_program_with_it(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    settings = Settings((), (compiler,), vectors=4, legs=("interp", "jit"))
+    members = [units.member(n, t, settings) for n, t in batch_trees(Order(0, 4, 4, settings))]
+
+    def planted(btf):
+        names = {kind.name for kind in btf.types}
+        return [("p2_g0", None)] if any(name.startswith("p2_f") for name in names) else []
+
+    monkeypatch.setattr(units, "shrunk", planted)
+    config = BuildConfig(compiler.name, "1", "v4", "hidden")
+    found = [u.numbers for u in units.compile_units(members, config, settings, units.Natives())]
+    assert found == [(0, 1, 3), (2,)]
+
+
+def test_shrunk_variables_are_named(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    c = case("clang_shrunk_global.toml")
+    ((program, _, _, _),) = refused(c, config, compiler, tmp_path)
+    assert [name for name, _ in shrunk(program.btf)] == ["g"]
+
+
+def test_entries_for_campaigns_name_a_confirmed_construct():
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
+    config = BuildConfig("clang", "2", "v3", "hidden")
+    words = {
+        value for name, value in vars(refusals).items() if name.isupper() and isinstance(value, str)
+    }
+    for message in ("callee expects N args, stack argN is not initialized", "RN !read_ok"):
+        found = Finding("", "p1_f0", config, "rejected", bucket=f"rejected: {message}")
+        assert known_as(found, known) is None
+        behind = replace(found, bucket=f"{found.bucket}, and then: {message}")
+        assert known_as(behind, known) is None
+    explained = {
+        word
+        for word in words
+        if known_as(Finding("", "f", config, "rejected", bucket=f"rejected: x, {word}"), known)
+    }
+    assert words - explained <= {refusals.BARE}  # which no campaign has met
