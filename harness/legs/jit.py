@@ -90,6 +90,8 @@ from harness.model import (
 
 uc: Any = unicorn  # it says it is typed, and is not
 
+TRANSLATED = 32 << 20  # bytes of translated code that unicorn keeps at most; 1 GiB if not told
+FORGET = 512 << 10  # bytes of images, after which it forgets what it translated
 PATIENCE = 0.5  # seconds; a vector that runs through two of them is out of fuel
 IMPATIENCE = 0.1  # the same, once a vector of the program has been
 MAX_OUT_OF_FUEL = 16  # vectors of one batch, then the rest is not tried
@@ -241,6 +243,7 @@ class _Emulator:
 
     def __init__(self) -> None:
         self.engine = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
+        self.engine.ctl_set_tcg_buffer_size(TRANSLATED)
         self.engine.ctl_set_cpu_model(x86.UC_CPU_X86_HASWELL)
         read, write, execute = uc.UC_PROT_READ, uc.UC_PROT_WRITE, uc.UC_PROT_EXEC
         self.code = self._map(CODE, read | execute)
@@ -273,6 +276,7 @@ class _Emulator:
         self.end = LOOP[0] + end
         self.trampoline = LOOP[0] + trampoline
         self.loaded: JitRunner | None = None
+        self.images = 0  # bytes of images since the translations were forgotten
         self.side: PlacedObject | None = None  # the kernel's side that is in place
         self.native_helpers: PlacedObject | None = None  # the same, helpers
         self.stopped: Outcome | None = None  # why the emulator stopped before the end
@@ -335,8 +339,15 @@ class _Emulator:
                 self.native_helpers = native
             self.set_cell(MAPS, runner.table)
             self.set_cell(SIDE_STRIDE, runner.room)
-        # unicorn does not see what the host writes to code it has translated
-        self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(new)))
+        # unicorn does not see what the host writes to code it has translated, and keeps what
+        # it has no use for until its room is full: emptying that takes long, so not while a
+        # vector's time is measured
+        self.images += len(new)
+        if self.images > FORGET:
+            self.images = 0
+            self.engine.ctl_flush_tb()
+        else:
+            self.engine.ctl_remove_cache(CODE[0], CODE[0] + max(old, len(new)))
         self.loaded = runner
 
     def go(self, first: int, count: int, stride: int, patience: float) -> Outcome | None:

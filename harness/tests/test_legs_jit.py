@@ -1,5 +1,7 @@
 import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -378,3 +380,16 @@ def test_traps_of_one_program_do_not_reach_the_next():
             "divide", "f, slot 0, 0x10000002"
         )
         assert native(ECHO).run(NUMBERED[:1]) == [Returned(0, NUMBERED[0])]
+
+
+def test_images_that_ran_do_not_pile_up():
+    for number in range(96):
+        more = [Load(8, 2, 1, 0)] * 4000
+        insns = (Alu("mov", 64, 0, None, number), *more, Exit())
+        subprograms = (Subprogram("p", 0, len(insns)),)
+        runner = LEG.prepare(Program("p", "syscall", "syscall", insns, subprograms))
+        assert runner.run([bytes(8)])[0] == Returned(number, bytes(8))
+    regions = re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.M)
+    sizes = [re.search(r"^Rss: +(\d+) kB", each, re.M) for each in regions if " rwxp " in each]
+    translated = sum(int(size[1]) << 10 for size in sizes)
+    assert 0 < translated <= jit.TRANSLATED
