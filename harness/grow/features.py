@@ -191,7 +191,7 @@ def code_features(program: Program, image: Image | None) -> set[str]:
     return out
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 13)
 def _pair(a: str, b: str) -> str:
     return f"pair {a}, {b}"
 
@@ -233,7 +233,7 @@ def _opcode(
     return "-".join(parts)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 13)
 def _emitted(name: str, start: bytes, length: int) -> str:
     return f"jit {name} {form(start)} {min(length, 48)}"
 
