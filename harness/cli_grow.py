@@ -30,7 +30,12 @@ def add_grow(commands: Any) -> None:
     add = parser.add_argument
     add("--for", dest="duration", type=_duration, metavar="TIME", help="e.g. 90s, 10m, 2h")
     add("--count", type=positive, metavar="N", help="programs in all, in whole batches")
-    add("--batch", type=positive, default=64, metavar="N", help="programs a compiler call (64)")
+    add(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="programs a compiler call (64; 16 where --for is less than a minute)",
+    )
     add("--seed", type=int, default=0, metavar="S", help="of the programs and their inputs (0)")
     add("--resume", action="store_true", help="go on with the campaign of the folder")
     add("--findings", default="findings", metavar="DIR", help="findings and state (findings)")
@@ -99,7 +104,7 @@ def _grow(options: argparse.Namespace) -> int:
         known=corpus.read_known(Path(options.known or "corpus/known.toml")),
         jobs=options.jobs or len(os.sched_getaffinity(0)),
         resume=options.resume,
-        batch=options.batch,
+        batch=options.batch or (16 if (options.duration or 60) < 60 else 64),
         patience=options.patience,
         parents=(GROWN, kept),
     )

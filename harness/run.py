@@ -432,10 +432,21 @@ def _as_expected(case: Case | None, check: Check) -> Check:
     return replace(check, outcome=outcome, detail="" if same else detail)
 
 
-def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int) -> None:
+class TimeOver(BaseException):
+    """The time was over while steps ran: they and their processes are ended."""
+
+
+def work(
+    steps: list[Step],
+    finished: Callable[[Any], Iterator[Step]],
+    jobs: int,
+    left: Callable[[], float | None] = lambda: None,
+) -> None:
     """Run *steps*, and the ones that follow from their results, in *jobs* processes.
 
     *finished* takes a result and returns what follows, unless the step itself says that.
+    *left* says for how many seconds to wait for another result, None for ever; raises
+    TimeOver after them.
     """
     waiting: list[Step] = []
     asked: dict[Future[Any], Step] = {}
@@ -456,7 +467,9 @@ def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int
             then = step.then or finished
             try:
                 with Pool(1) as pool:
-                    result = pool.submit(step.call, *step.arguments).result()
+                    result = pool.submit(step.call, *step.arguments).result(left())
+            except TimeoutError:
+                raise TimeOver from None
             except BrokenProcessPool:
                 why = "the process that checked it died: a crash in LLVM or the emulator"
                 result, then = step.lost(why), finished
@@ -470,7 +483,9 @@ def work(steps: list[Step], finished: Callable[[Any], Iterator[Step]], jobs: int
                     while waiting and len(running) < jobs + 2:
                         step = waiting.pop()
                         running[pool.submit(step.call, *step.arguments)] = step
-                    done, _ = wait([*running, *asked], return_when=FIRST_COMPLETED)
+                    done, _ = wait([*running, *asked], left(), return_when=FIRST_COMPLETED)
+                    if not done:
+                        raise TimeOver
                     for future in done:
                         result = future.result()  # raises where the process died
                         step = asked.pop(future) if future in asked else running.pop(future)

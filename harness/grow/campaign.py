@@ -5,6 +5,7 @@ The campaign's own process alone writes; its workers hand back what they saw.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -46,7 +47,7 @@ from harness.grow.streams import Kept
 from harness.grow.summary import Summary, summarise
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Linux, Settings
-from harness.run import Step, answered, kernel_queue
+from harness.run import Step, TimeOver, answered, kernel_queue
 from harness.source.produce import Parents
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ SHRINKING = 0.15  # of the workers' time that new cases may take
 WANTED = 6  # new features that a case is shrunk for, at most
 OFTEN = 5.0  # seconds between two samples of progress
 FAULTS = 8  # batches lost in a row that end the campaign
+GRACE = 1.0  # seconds behind the campaign's time after which nothing is waited for
 
-Work = Callable[[list[Step], Callable[[Any], Iterator[Step]], int], None]
+Work = Callable[
+    [list[Step], Callable[[Any], Iterator[Step]], int, Callable[[], float | None]], None
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class _Session:
     claimed: set[str] = field(default_factory=set)  # features that a candidate is shrunk for
     keeping: int = 0  # candidates that are being shrunk
     checking_seconds: float = 0.0
+    batches: int = 0  # that came back in this session
     shrinking_seconds: float = 0.0
     shrinking: set[str] = field(default_factory=set)  # buckets
     texts: dict[str, Kept] = field(default_factory=dict)  # by bucket: to be shrunk
@@ -147,7 +152,8 @@ def grow(
             session.queue = queue
             steps = list(_unfinished(session))
             steps += [s for _ in range(campaign.jobs + 2) for s in _next_batch(session)]
-            work(steps, partial(_finished, session), campaign.jobs)
+            with contextlib.suppress(TimeOver):  # what ran is done again when it goes on
+                work(steps, partial(_finished, session), campaign.jobs, partial(_left, session))
         _sample(session, last=True)
         return session.summary()
     finally:
@@ -259,7 +265,10 @@ def _next_batch(session: _Session) -> Iterator[Step]:
     session.next += 1
     call = check_batch if session.queue is None else build_batch
     lost = partial(_lost, number)
-    yield Step(in_time, (_until(session), call, _order(session, number)), lost)
+    until = _until(session)
+    if until is not None and session.batches:  # what cannot end in time is not begun
+        until -= session.checking_seconds / session.batches
+    yield Step(in_time, (until, call, _order(session, number)), lost)
 
 
 def _lost(number: int, why: str) -> BatchResult:
@@ -287,6 +296,14 @@ def _until(session: _Session) -> float | None:
     return None if seconds is None else session.began + seconds
 
 
+def _left(session: _Session) -> float | None:
+    """Return the seconds to wait for what runs; the first batch is waited for in any case."""
+    until = _until(session)
+    if until is None or not session.batches:
+        return None
+    return max(0.0, until + GRACE - time.monotonic())
+
+
 def _over(session: _Session) -> bool:
     seconds = session.campaign.seconds
     return seconds is not None and time.monotonic() - session.began >= seconds
@@ -295,6 +312,7 @@ def _over(session: _Session) -> bool:
 def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
     state = session.state
     session.checking_seconds += result.seconds
+    session.batches += 1
     if result.process:
         session.memory[result.process] = result.memory
     session.faults = session.faults + 1 if result.lost else 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.grow.campaign import Work
 from harness.model import HarnessError
-from harness.run import Step
+from harness.run import Step, TimeOver
 from harness.run import work as local
 
 ENGINES = ("local", "dask")
@@ -38,6 +38,7 @@ def dask_work(
     steps: list[Step],
     finished: Callable[[Any], Iterator[Step]],
     jobs: int,
+    left: Callable[[], float | None] = lambda: None,
     *,
     scheduler: str | None = None,
 ) -> None:
@@ -72,15 +73,21 @@ def dask_work(
         except (OSError, ValueError, TimeoutError) as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise HarnessError(f"no Dask cluster at {scheduler or 'localhost'}: {said}") from None
-        _Dask(client, finished).run(steps)
+        _Dask(client, finished, left).run(steps)
 
 
 class _Dask:
     """The steps of one campaign on one cluster."""
 
-    def __init__(self, client: Any, finished: Callable[[Any], Iterator[Step]]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        finished: Callable[[Any], Iterator[Step]],
+        left: Callable[[], float | None],
+    ) -> None:
         self.client = client
         self.finished = finished
+        self.left = left
         self.waiting: list[Step] = []
         self.suspects: list[Step] = []  # what a worker that died had: to be run alone
         self.running: dict[Any, Step] = {}  # by future
@@ -97,7 +104,11 @@ class _Dask:
                 room = sum(self.client.nthreads().values()) + AHEAD
                 while self.waiting and len(self.running) < room:
                     self._submit(self.waiting.pop())
-            step, future = self.done.get()
+            try:
+                step, future = self.done.get(timeout=self.left())
+            except queue.Empty:
+                self.client.cancel(list(self.running), force=True)
+                raise TimeOver from None
             if future not in self.running:
                 self.asked -= 1
                 self._add((step.then or self.finished)(future.result()))

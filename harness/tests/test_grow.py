@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,37 @@ def test_a_campaign_needs_an_end(capsys: pytest.CaptureFixture[str]):
 def test_a_scheduler_is_of_dask(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["grow", "--count", "1", "--scheduler", "tcp://127.0.0.1:1"]) == 2
     assert "--engine dask" in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_end_in_time_is_left_to_the_next_session(
+    tmp_path: Path, compiler: Compiler
+):
+    script = tmp_path / "clang"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case " $* " in *" - "*) cat > input.$$; grep -q p2_ input.$$ && sleep 300; '
+        f'exec {compiler.command[0]} "$@" < input.$$;; esac\n'
+        f'exec {compiler.command[0]} "$@"\n'
+    )
+    script.chmod(0o755)
+    slow = Compiler((str(script),), compiler.name, compiler.version, True, "option")
+    settings = Settings((), (slow,), vectors=4)
+    first = grow.Campaign(
+        settings, tmp_path / "f", seed=4, batch=2, seconds=3.0, patience=0.0, jobs=1
+    )
+    began = time.monotonic()
+    result = grow.grow(first)
+    assert result.programs >= 2  # the first batch, however long it took
+    assert result.lost == 0
+    assert time.monotonic() - began < 120
+    again = replace(
+        first,
+        settings=replace(settings, compilers=(compiler,)),
+        seconds=None,
+        count=4,
+        resume=True,
+    )
+    assert grow.grow(again).programs == 4
 
 
 def test_no_step_begins_when_the_time_is_over():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from harness.grow import engines
 from harness.model import HarnessError
-from harness.run import Step
+from harness.run import Step, TimeOver
 
 
 def double(number: int) -> int:
@@ -29,6 +30,29 @@ def die_once(mark: str) -> str:
 
 def die() -> None:
     os._exit(1)
+
+
+def wait_long() -> None:
+    time.sleep(300)
+
+
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_what_runs_when_the_time_is_over_is_not_waited_for(engine: str):
+    results: list[Any] = []
+
+    def finished(result: Any) -> Iterator[Step]:
+        results.append(result)
+        return iter(())
+
+    began = time.monotonic()
+
+    def left() -> float | None:
+        return 0.2 if results else None
+
+    with pytest.raises(TimeOver):
+        engines.engine(engine)([Step(double, (3,)), Step(wait_long)], finished, 2, left)
+    assert results == [6]
+    assert time.monotonic() - began < 100
 
 
 def complain() -> None:
