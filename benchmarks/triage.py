@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.model import HarnessError
 from harness.tests.faults import FAULTS, Fault, plant
 from harness.toolchain import find_compilers
 from harness.triage.facts import CLANG
@@ -24,13 +26,17 @@ PATIENCE = 1800  # seconds
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def faults() -> None:
-    """Triage every planted fault, as a user would, and print what came of it."""
+def faults(names: Sequence[str] = ()) -> None:
+    """Triage planted faults, as a user would, and print what came of it.
+
+    *names* are of faults or of kinds of them; none: all.
+    """
+    chosen = choose(names)
     (compiler,) = find_compilers()
     # the server that forks the workers outlives the command: its time is counted as well
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     rows: list[tuple[Fault, dict[str, Any]]] = []
-    for fault in FAULTS:
+    for fault in chosen:
         with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
             row = _triage(fault, Path(folder), compiler.command)
         rows.append((fault, row))
@@ -53,6 +59,16 @@ def faults() -> None:
         f"time: median {statistics.median(wall):.1f} s, most {max(wall):.1f} s; of processor "
         f"median {statistics.median(cpu):.1f} s, most {max(cpu):.1f} s (bar: 120 s on two cores)"
     )
+
+
+def choose(names: Sequence[str]) -> tuple[Fault, ...]:
+    """Return the planted faults that *names* mean; raise HarnessError where one means none."""
+    known = {fault.name for fault in FAULTS} | {fault.kind for fault in FAULTS}
+    for name in names:
+        if name not in known:
+            told = ", ".join(fault.name for fault in FAULTS)
+            raise HarnessError(f"no planted fault {name!r} ({told})")
+    return tuple(f for f in FAULTS if not names or {f.name, f.kind} & set(names))
 
 
 def _triage(fault: Fault, folder: Path, clang: tuple[str, ...]) -> dict[str, Any]:
