@@ -17,7 +17,7 @@ from harness.isa.disasm import format_insn
 from harness.model import HarnessError
 from harness.tests.faults import COMPILERS, FAULTS, HARNESS, OURS, SOURCES, Fault, plant, wrapper
 from harness.toolchain import Compiler, find_compilers
-from harness.triage import report
+from harness.triage import page, report
 from harness.triage.facts import AGREES, CLANG, REFUSED, UNDEFINED, WRONG_CODE
 from harness.triage.session import Triage, triage
 from harness.triage.targets import target_of
@@ -86,9 +86,13 @@ def test_undefined_behaviour_is_the_sources(
 ) -> None:
     file, *_ = plant(fault, tmp_path, compiler.command).arguments
     target = target_of(Path(file), compilers=[compiler], vectors=32)
-    result = triage(target, shrink=False)
+    result = triage(target, shrink=fault.name == "division")
     assert result.diagnosis.cause == UNDEFINED, result.diagnosis
     assert result.diagnosis.cause not in CLANG
+    text = report.markdown(result)  # also where the function became part of its caller
+    assert "## The code" in text
+    assert result.diagnosis.undefined in text
+    assert page.page(result)
 
 
 def test_a_right_refusal_of_real_code(compiler: Compiler) -> None:

@@ -215,6 +215,36 @@ def test_a_reduction_never_slips_into_undefined_behaviour(odd: Compiler) -> None
         assert shows(bench, replace(subject, c=text.replace("3 * b", "b")), wanted)
 
 
+def test_a_quick_plan_is_the_plan(compiler: Compiler) -> None:
+    with bench_of(compiler) as bench:
+        subject = Subject(SEVEN, "take", bench.settings.configs[0], count=12)
+        whole, quick = bench.plan(subject), bench.plan(subject, quick=True)
+        assert (quick.layouts, quick.vectors) == (whole.layouts, whole.vectors)
+        assert quick.c == whole.c
+        # what does not compile shows when it is built
+        broken = replace(subject, c=SEVEN.replace("return", "retrun"))
+        assert bench.plan(broken).failure
+        assert bench.build(bench.plan(broken, quick=True), subject.config).program is None
+
+
+def test_no_compiler_is_asked_twice(tmp_path: Path, compiler: Compiler) -> None:
+    log, path = tmp_path / "log", tmp_path / "clang"
+    path.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {compiler.shell} "$@"\n')
+    path.chmod(0o755)
+    counting = find_compilers([str(path)])[0]
+    with bench_of(counting) as bench:
+        first = facts_of(bench, SEVEN, "take")
+        asked = log.read_text()
+        assert facts_of(bench, SEVEN, "take").built.data == first.built.data
+        assert log.read_text() == asked
+        other = facts_of(bench, SEVEN.replace("70001", "70002"), "take")
+        assert other.built.data != first.built.data
+        more = log.read_text()
+        assert len(more) > len(asked)
+        bench.build(first.planned, first.subject.config, cache=False)
+        assert len(log.read_text()) > len(more)
+
+
 def test_shapes_leave_numbers_out(refused: Facts, right: Facts) -> None:
     assert shape(right.built) == ("runs", "")
     verdict = refused.built.verdict

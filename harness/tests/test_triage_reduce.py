@@ -20,8 +20,9 @@ from harness.tests.test_triage import WEIGH
 from harness.toolchain import Compiler
 from harness.triage.cvise import with_cvise
 from harness.triage.experiments import Subject
+from harness.triage.passes import PASSES
 from harness.triage.reduce import Reduction, in_turn, lines_of, reduce
-from harness.triage.tokens import layout_text
+from harness.triage.tokens import layout_text, outline
 from harness.triage.trees import shrink_tree
 
 CONFIG = BuildConfig("clang", "2", "v3", "hidden")
@@ -41,7 +42,7 @@ def test_a_reduction_keeps_what_is_asked_and_nothing_else() -> None:
     small = shrunk(WEIGH, r"1234567\*f", "weigh")
     assert "1234567*f" in small
     assert len(small) < 40
-    assert len(shrunk("int f(int a, int b) { if (a) { b = 2; g(b, 4); } return b; }", "g")) < 12
+    assert len(shrunk("int f(int a, int b) { if (a) { b = 2; g(b, 4); } return b; }", "g")) < 16
 
 
 def test_a_parameter_goes_with_its_arguments() -> None:
@@ -116,6 +117,56 @@ def test_names_of_types_give_way_to_plain_ones() -> None:
 
     small = reduce(Subject(text, "f", CONFIG), in_turn(compiles)).subject.c
     assert not re.search("#include|typedef|_t|u8", small), small
+
+
+def test_what_no_compiler_takes_is_not_proposed() -> None:
+    """The function in question goes nowhere, and a parameter only with its arguments."""
+    text = "static __attribute__((noinline)) int g(int a, int b) { return a; }\n"
+    text += "int f(int x) { return g(x, 2); }\n"
+    count = 0
+    for propose in PASSES:
+        index = 0
+        while (proposal := propose(text, index, "f")) is not None:
+            assert re.search(r"int f\((int x|void)\)\s*\{", proposal), proposal
+            assert "__attribute__" not in proposal or "((noinline))" in proposal, proposal
+            assert not re.search(r"int g\((0|int a b|int a int)", proposal), proposal
+            index += 1
+        count += index
+    assert 20 < count < 60
+
+
+# --- outlines ---------------------------------------------------------------
+
+
+def test_an_outline_has_the_functions_and_not_what_they_do() -> None:
+    text = "#include <stdint.h>\nstruct s { int a; };\nstatic int v[2] = {1, 2};\n"
+    text += "static __attribute__((noinline)) int g(struct s *p) { if (p) { return p->a; } }\n"
+    text += "uint64_t f(int a) { struct s x = {a}; return g(&x) + sizeof(int); }\n"
+    bare = outline(text)
+    assert bare is not None
+    assert re.sub(r"\s", "", bare) == (
+        "#include<stdint.h>structs{inta;};staticintv[2]={1,2};"
+        "static__attribute__((noinline))intg(structs*p){}uint64_tf(inta){}"
+    )
+    assert outline(text.replace("return p->a", "return 3 * p->a")) == bare
+    assert outline(text.replace("int a)", "long a)")) != bare
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int f(int a) { return h(a); }\n",  # what is h?
+        "int h(int);\nint f(int a) { return h(a); }\n",
+        "int f(int a) { extern int h; return h; }\n",
+        "#define X }\nint f(int a) { return a; X\n",
+        "/* mcpu: v4 */\nint f(int a) { return a; }\n",
+        'int f(int a) { asm volatile(""); return a; }\n',
+        '__attribute__((section("syscall"))) int f(void *a) { return 0; }\n',
+        "int f(int a) { return a;\n",
+    ],
+)
+def test_where_more_is_said_there_is_no_outline(text: str) -> None:
+    assert outline(text) is None
 
 
 # --- trees ------------------------------------------------------------------

@@ -72,7 +72,11 @@ class Key:
             return None
         where = (cwd or Path.cwd()).absolute()
         try:
-            text = source.encode() if isinstance(source, str) else (where / source).read_bytes()
+            text = (
+                source.encode(errors="surrogateescape")
+                if isinstance(source, str)
+                else (where / source).read_bytes()
+            )
             looked = folders(args, source, where)
         except OSError:
             return None

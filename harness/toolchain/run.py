@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,24 @@ class Finished:
     seconds: float
 
 
+_remembered: dict[object, CompileResult] | None = None
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[None]:
+    """Ask no compiler the same twice until the block ends, also one whose builds are not kept.
+
+    Compilers are taken to be deterministic and headers to stay as they are; a call with
+    ``cache=False`` is made in any case.
+    """
+    global _remembered
+    before, _remembered = _remembered, {}
+    try:
+        yield
+    finally:
+        _remembered = before
+
+
 def run_compiler(
     compiler: Compiler,
     args: Sequence[str],
@@ -106,14 +124,41 @@ def run_compiler(
     """
     if memory is not None and not compiler.limited:
         memory = None
-    key = None
-    if cache and not os.environ.get("CROSSCHECK_NO_CACHE") and source is not None:
-        key = builds.Key.of(compiler, args, source, cwd)
-        kept = key.find() if key else None
-        if kept is not None:
-            return CompileResult(
-                True, kept.output, kept.diagnostics, False, False, kept.seconds, True
-            )
+    if not cache or source is None or os.environ.get("CROSSCHECK_NO_CACHE"):
+        return _made(compiler, args, source, timeout, memory, cwd, None)
+    text = source if isinstance(source, str) else _bytes_of(source, cwd)
+    asked = (compiler, *args, text, source, cwd)
+    if _remembered is not None and text is not None and asked in _remembered:
+        return _remembered[asked]
+    key = builds.Key.of(compiler, args, source, cwd)
+    kept = key.find() if key else None
+    if kept is not None:
+        result = CompileResult(
+            True, kept.output, kept.diagnostics, False, False, kept.seconds, True
+        )
+    else:
+        result = _made(compiler, args, source, timeout, memory, cwd, key)
+    if _remembered is not None and text is not None and not result.timed_out:
+        _remembered[asked] = result
+    return result
+
+
+def _bytes_of(source: Path, cwd: Path | None) -> bytes | None:
+    try:
+        return ((cwd or Path()) / source).read_bytes()
+    except OSError:
+        return None
+
+
+def _made(
+    compiler: Compiler,
+    args: Sequence[str],
+    source: str | Path | None,
+    timeout: float,
+    memory: int | None,
+    cwd: Path | None,
+    key: builds.Key | None,
+) -> CompileResult:
     with tempfile.TemporaryDirectory(prefix="crosscheck-") as scratch:
         output = Path(scratch, "output")
         needed = Path(scratch, "needed")
@@ -126,7 +171,7 @@ def run_compiler(
             case Path():
                 argv.append(str(source))
         argv += ["-o", str(output)]
-        text = source.encode() if isinstance(source, str) else b""
+        text = source.encode(errors="surrogateescape") if isinstance(source, str) else b""
         done = run(argv, text, timeout=timeout, memory=memory, cwd=cwd, scratch=Path(scratch))
         written = output.read_bytes() if output.is_file() else None
         crashed = (

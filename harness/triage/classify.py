@@ -114,7 +114,7 @@ def look(bench: Bench, subject: Subject, wanted: Wanted | None = None) -> Facts 
 
     None as soon as *subject* cannot show *wanted* any more.
     """
-    planned = bench.plan(subject)
+    planned = bench.plan(subject, quick=wanted is not None)
     if planned.programs:
         facts = Facts(subject, planned, bench.program(planned, subject))
         facts.note("compile, load, verify", built_text(facts.built))
@@ -140,8 +140,8 @@ def look(bench: Bench, subject: Subject, wanted: Wanted | None = None) -> Facts 
     if runs and not facts.bad:
         return None
     _undefined(bench, facts)
-    if subject.assembly:
-        _assembly(bench, facts)
+    if subject.assembly and shape(facts.built)[0] != "runs":
+        _assembly(bench, facts)  # whose damage it is matters to a refusal alone
     return facts
 
 

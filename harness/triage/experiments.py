@@ -5,9 +5,11 @@ Everything goes through the pipeline's own arrows, one function at a time.
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +35,8 @@ from harness.model import (
 from harness.pipeline import Plan, Settings
 from harness.source import driver
 from harness.source.layout import Layout
-from harness.toolchain import Compiler, CompileResult, run_compiler
+from harness.toolchain import Compiler, CompileResult, remembering, run_compiler
+from harness.triage.tokens import outline
 
 _TRIPLE = "x86_64-unknown-linux-gnu"
 _LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
@@ -88,14 +91,20 @@ class Built:
 
 
 class Bench:
-    """Builds and runs subjects; a folder of its own until it is closed."""
+    """Builds and runs subjects; a folder of its own until it is closed.
+
+    In its block no compiler is asked the same twice.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._folder = tempfile.TemporaryDirectory(prefix="crosscheck-")
+        self._open = ExitStack()
+        self._open.push(self._folder)
         self.path = Path(self._folder.name, "input.c")
 
     def __enter__(self) -> Bench:
+        self._open.enter_context(remembering())
         return self
 
     def __exit__(
@@ -104,12 +113,15 @@ class Bench:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._folder.cleanup()
+        self._open.close()
 
     # --- the source -----------------------------------------------------------
 
-    def plan(self, subject: Subject) -> Plan:
-        """Return the plan of *subject*'s function alone."""
+    def plan(self, subject: Subject, *, quick: bool = False) -> Plan:
+        """Return the plan of *subject*'s function alone.
+
+        *quick*: whether the bodies of its functions compile may be left to its builds.
+        """
         self.path.write_text(subject.c, encoding="utf-8", errors="surrogateescape")
         settings = replace(
             self.settings,
@@ -118,7 +130,12 @@ class Bench:
             vectors=subject.count,
             legs=("interp", "jit"),
         )
-        planned = pipeline.plan(self.path, "input.c", settings)
+        bare = outline(subject.c) if quick else None
+        if bare is None:
+            planned = pipeline.plan(self.path, "input.c", settings)
+        else:
+            planned = replace(_planned(bare, settings), path=self.path)
+        planned = replace(planned, text=subject.c)
         if planned.failure or planned.programs:
             return planned
         layouts = tuple(p for p in planned.layouts if p.signature.name == subject.function)
@@ -161,7 +178,7 @@ class Bench:
         cache: bool = True,
     ) -> CompileResult:
         """Return what the compiler makes of *planned*; *extra* are further arguments."""
-        text = driver.translation_unit(planned.path, planned.layouts, config.linkage)
+        text = driver.translation_unit(planned.c, planned.layouts, config.linkage)
         compiler = compiler or self.settings.compiler(config.compiler)
         return run_compiler(compiler, [*driver.bpf_args(config), *extra], source=text, cache=cache)
 
@@ -265,7 +282,7 @@ class Bench:
         self, planned: Plan, levels: Sequence[int], extra: Sequence[str]
     ) -> list[Sequence[Outcome] | Unknown]:
         """Return what llvmlite's code does at each of *levels*, its IR made with *extra*."""
-        text = driver.translation_unit(planned.path, planned.layouts)
+        text = driver.translation_unit(planned.c, planned.layouts)
         arguments = [*driver.native_args(), *extra]
         result = run_compiler(self.settings.front_end, arguments, source=text)
         if result.output is None:
@@ -302,7 +319,7 @@ class Bench:
 
     def gcc(self, planned: Plan, compiler: Compiler, level: str) -> Sequence[Outcome] | Unknown:
         """Return what GCC's code does, in the same cage."""
-        text = driver.translation_unit(planned.path, planned.layouts)
+        text = driver.translation_unit(planned.c, planned.layouts)
         result = run_compiler(
             compiler, gcc_args(level), source=text, timeout=GCC_TIMEOUT, cache=False
         )
@@ -322,6 +339,15 @@ class Bench:
             return module
         name = planned.layouts[0].signature.name
         return native.run_many([(module, driver.entry(name), planned.vectors[name])])[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _planned(text: str, settings: Settings) -> Plan:
+    """Return the plan of *text*, which many of a reduction's texts have in common."""
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
+        path = Path(folder, "input.c")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return pipeline.plan(path, "input.c", settings)
 
 
 def gcc_args(level: str) -> list[str]:

@@ -26,7 +26,7 @@ class NativeLine:
 
 def native_text(planned: Plan, compiler: Compiler, function: str) -> tuple[NativeLine, ...]:
     """Return *function*'s x86-64 code at -O2, empty where there is none."""
-    text = driver.translation_unit(planned.path, planned.layouts)
+    text = driver.translation_unit(planned.c, planned.layouts)
     plain = [a for a in driver.native_args() if a not in ("-S", "-emit-llvm", "-g0")]
     arguments = [a for a in plain if a not in ("-Xclang", "-disable-llvm-passes")]
     result = run_compiler(compiler, [*arguments, "-gline-tables-only", "-c"], source=text)

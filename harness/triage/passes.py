@@ -75,12 +75,29 @@ def _defined(chunk: Sequence[str]) -> set[str]:
     return names
 
 
-def _without_statements(tokens: list[str], _function: str) -> Iterator[list[str]]:
+def _heads(tokens: Sequence[str]) -> dict[int, int]:
+    """Return where the parameters of each function that has a body begin and end."""
+    found, depth = {}, 0
+    for index, token in enumerate(tokens):
+        name = tokens[index - 1] if index else ""
+        if token == "(" and not depth and (name[:1].isalpha() or name[:1] == "_"):
+            end = closing(tokens, index)
+            if end is not None and tokens[end + 1 : end + 2] == ["{"]:
+                found[index] = end
+        depth += token in CLOSING
+        depth -= token in CLOSING.values()
+    return found
+
+
+def _without_statements(tokens: list[str], function: str) -> Iterator[list[str]]:
     """Without one statement or definition, the longest first."""
     spans = {
         (a, b) for a in statement_starts(tokens) if (b := statement_end(tokens, a)) is not None
     }
+    tested = [start for start in _heads(tokens) if tokens[start - 1] == function]
     for a, b in sorted(spans, key=lambda s: (s[0] - s[1], s[0])):
+        if any(a <= start < b for start in tested):
+            continue
         yield tokens[:a] + tokens[b:]
 
 
@@ -181,8 +198,10 @@ def _choices(tokens: list[str], _function: str) -> Iterator[list[str]]:
 
 def _groups(tokens: list[str], _function: str) -> Iterator[list[str]]:
     """Propose a group, a call or an element replaced by nothing, by a number, or by its content."""
+    heads = _heads(tokens)
     for index, token in enumerate(tokens):
-        if token not in ("(", "["):
+        attribute = "__attribute__" in tokens[max(index - 2, 0) : index]
+        if token not in ("(", "[") or index in heads or attribute:
             continue
         end = closing(tokens, index)
         if end is None or end == index + 1:
@@ -318,6 +337,7 @@ _NEEDLESS = {
 
 def _without_tokens(tokens: list[str], _function: str) -> Iterator[list[str]]:
     """Without a word that need not be there: a qualifier, an attribute, a sign, a label."""
+    heads = _heads(tokens).items()
     for index, token in enumerate(tokens):
         if token in ("__attribute__", "_Alignas", "_Static_assert"):
             end = closing(tokens, index + 1) if tokens[index + 1 : index + 2] == ["("] else None
@@ -326,6 +346,8 @@ def _without_tokens(tokens: list[str], _function: str) -> Iterator[list[str]]:
         elif token in _NEEDLESS or token.startswith("#"):
             yield tokens[:index] + tokens[index + 1 :]
         elif token == "," and index + 1 < len(tokens):
+            if any(a < index < b for a, b in heads):
+                continue  # a parameter goes with its arguments, or not at all
             yield tokens[:index] + tokens[_operand_after(tokens, index + 1) :]
 
 

@@ -210,8 +210,9 @@ def _code(result: Triage) -> list[str]:
     if result.wrong is not None:
         subs.insert(0, program.subprogram_at(result.wrong))
         subs += sorted(called(program, subs[0]))
+    subs = subs or [0]  # the function itself may be part of its caller by now
     lines = []
-    for sub in dict.fromkeys(subs or [0]):
+    for sub in dict.fromkeys(subs):
         here = result.wrong if sub == subs[0] else None
         lines += listing(program, here, sub)
     parts = ["## The code", "```\n" + "\n".join(lines) + "\n```"]

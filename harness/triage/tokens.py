@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 _TOKEN = re.compile(
     r"""(?P<comment>/\*.*?\*/|//[^\n]*)
@@ -113,6 +114,59 @@ def statement_starts(tokens: Sequence[str]) -> list[int]:
         if not depth and ends:
             found.append(index + 1)
     return found
+
+
+_SAYS_MORE = {
+    "extern", "asm", "__asm__", "__asm", "section", "alias", "weak", "ifunc", "typeof",
+    "__typeof__", "naked", "_Static_assert", "_Generic",
+}  # fmt: skip
+_NOT_CALLED = {*CONTROL, "return", "sizeof", "_Alignof", "case", "else", "do", "__attribute__"}
+
+
+def outline(text: str) -> str | None:
+    """Return *text* with the bodies of its functions empty, which have the same types then.
+
+    None where a body may matter to more than its own function: where something is used that
+    *text* does not define, or where macros, comments or assembly may say anything.
+    """
+    tokens = split(text)
+    if "/*" in text or "//" in text or _SAYS_MORE & set(tokens):
+        return None
+    out: list[str] = []
+    defined: set[str] = set()
+    called: set[str] = set()
+    at = 0
+    while at < len(tokens):
+        end = statement_end(tokens, at)
+        if end is None:
+            return None
+        chunk = tokens[at:end]
+        at = end
+        if chunk[0].startswith("#"):
+            if not re.match(r"#\s*include\s*<std\w+\.h>", chunk[0]):
+                return None
+            out += chunk
+            continue
+        body = chunk.index("{") if "{" in chunk else 0
+        names = _before_brackets(chunk[:body])
+        if body and chunk[body - 1] == ")" and closing(chunk, body) == len(chunk) - 1 and names:
+            defined.add(names[0])
+            called.update(_before_brackets(chunk[body:]))
+            out += [*chunk[: body + 1], "}"]
+        elif "(" in chunk and chunk[0] != "typedef":
+            return None
+        else:
+            out += chunk
+    return join(out) if called <= defined else None
+
+
+def _before_brackets(tokens: Sequence[str]) -> list[str]:
+    """Return the names that a bracket follows, which may be called or defined."""
+    return [
+        token
+        for token, after in pairwise(tokens)
+        if after == "(" and (token[0].isalpha() or token[0] == "_") and token not in _NOT_CALLED
+    ]
 
 
 def layout_text(text: str) -> str:
