@@ -132,7 +132,7 @@ def test_what_no_compiler_takes_is_not_proposed() -> None:
             assert not re.search(r"int g\((0|int a b|int a int)", proposal), proposal
             index += 1
         count += index
-    assert 20 < count < 60
+    assert 10 < count < 30
 
 
 # --- outlines ---------------------------------------------------------------
