@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from harness.corpus import Case, SourceText
@@ -61,6 +62,10 @@ class Representative:
     seconds: float = 0.0
 
 
+def _after(deadline: float) -> bool:
+    return time.monotonic() > deadline
+
+
 def shrink_case(
     order: Order, number: int, wanted: frozenset[str], config: BuildConfig | None
 ) -> NewCase:
@@ -108,7 +113,7 @@ def _small_tree(order: Order, number: int, wanted: frozenset[str], config: Build
     one = produce.c_program(order.seed, number, parents_of(order))
     if not shows([one])[0]:
         return NewCase(number, None)
-    small = shrink(one, shows, rounds=ROUNDS)
+    small = shrink(one, shows, rounds=ROUNDS, over=partial(_after, deadline))
     return NewCase(number, tree_case(small, config, Path()), shown[small])
 
 
@@ -145,7 +150,8 @@ def _small_stream(order: Order, number: int, wanted: frozenset[str]) -> NewCase:
 
     if not shows([start])[0]:
         return NewCase(number, None)
-    small = produce.shrink_stream(start, shows, rounds=ROUNDS)
+    over = partial(_after, deadline)
+    small = produce.shrink_stream(start, shows, rounds=ROUNDS, over=over)
     seen = judged(small)
     assert seen is not None
     case = streams.kept_case(small, seen, Path())
@@ -193,7 +199,8 @@ def shrink_finding(
         return good
 
     try:
-        small = shrink(tree.from_json(start.tree), same, rounds=SHRINK_ROUNDS)
+        whole = tree.from_json(start.tree)
+        small = shrink(whole, same, rounds=SHRINK_ROUNDS, over=partial(_after, deadline))
     except HarnessError:
         raise
     except Exception:  # a fault of ours, or of a cut: the finding stays as it was
@@ -225,6 +232,7 @@ def shrink_text(
         return out
 
     if same([start.stream])[0]:
-        small = produce.shrink_stream(start.stream, same, rounds=SHRINK_ROUNDS)
+        over = partial(_after, deadline)
+        small = produce.shrink_stream(start.stream, same, rounds=SHRINK_ROUNDS, over=over)
         same([small])
     return Representative(start.bucket, best, time.monotonic() - began)

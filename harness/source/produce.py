@@ -67,12 +67,17 @@ def stream(seed: int, number: int, parents: Parents) -> Stream | None:
 
 
 def shrink_stream(
-    start: Stream, interesting: Callable[[Sequence[Stream]], Sequence[bool]], *, rounds: int = 400
+    start: Stream,
+    interesting: Callable[[Sequence[Stream]], Sequence[bool]],
+    *,
+    rounds: int = 400,
+    over: Callable[[], bool] = lambda: False,
 ) -> Stream:
     """Return a small stream that is still *interesting*, as ``shrink`` does for a tree."""
 
     def judge(texts: Sequence[Text]) -> Sequence[bool]:
         return interesting([Stream(t.program, t.vectors, start.near) for t in texts])
 
-    small = stream_shrink.shrink(Text(start.text, start.vectors), judge, rounds=rounds)
+    text = Text(start.text, start.vectors)
+    small = stream_shrink.shrink(text, judge, rounds=rounds, over=over)
     return Stream(small.program, small.vectors, start.near)

@@ -9,7 +9,8 @@ leave a name without its declaration are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from harness.source.descent import descend
@@ -29,6 +30,7 @@ from harness.source.tree import (
     Declare,
     Deref,
     Element,
+    EnumType,
     Field,
     Fill,
     Function,
@@ -38,11 +40,12 @@ from harness.source.tree import (
     Name,
     Result,
     Return,
+    StructType,
     Switch,
     Tree,
     Unary,
+    names_of,
     rebuilt,
-    walk,
 )
 
 _STATEMENTS = frozenset(
@@ -62,49 +65,101 @@ def shrink(
     *,
     batch: int = 16,
     rounds: int = 400,
+    over: Callable[[], bool] = lambda: False,
 ) -> Tree:
     """Return a small tree that is still *interesting*.
 
-    *interesting* judges up to *batch* trees in one call; *rounds* is the most calls of it. The
-    same for the same input.
+    *interesting* judges up to *batch* trees in one call; *rounds* is the most calls of it, and
+    *over* ends it before the next one. The same for the same input, unless it is ended.
     """
-    return descend(tree, _valid, interesting, batch=batch, rounds=rounds)
+    valid = partial(_valid, sizes=_Sizes())
+    return descend(tree, valid, interesting, batch=batch, rounds=rounds, over=over)
 
 
-def _valid(tree: Tree, position: int) -> Iterator[tuple[int, Tree]]:
+def _valid(tree: Tree, position: int, sizes: _Sizes) -> Iterator[tuple[int, Tree]]:
     """Yield the cuts worth a look, by number.
 
     The ones before *position* were tried already, on a tree that differs in little.
     """
-    weight = _weight(tree)
+    weight = _weight(tree, sizes)
     for number, candidate in enumerate(variants(tree)):
         if number < position:
             continue
-        trimmed = _trim(candidate)
-        if _weight(trimmed) < weight and not problems(trimmed):
+        trimmed = _trim(candidate, sizes)
+        if _weight(trimmed, sizes) < weight and not problems(trimmed):
             yield number, trimmed
 
 
-def _weight(tree: Tree) -> tuple[int, int]:
-    """Return what reduction makes smaller: nodes, then constants that are neither 0 nor 1."""
-    nodes = names = odd = 0
-    for node in walk(tree):
-        nodes += 1
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What cuts ask of a part of a tree."""
+
+    nodes: int = 0  # names twice
+    odd: int = 0  # constants that are neither 0 nor 1
+    names: frozenset[str] = frozenset()
+    types: frozenset[StructType | EnumType] = frozenset()
+
+
+_NOTHING = _Size()
+
+
+class _Sizes:
+    """The sizes of the parts of trees; a cut shares most of its parts with what it is cut from."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Any, _Size]] = {}  # by id, of parts that it keeps alive
+
+    def of(self, node: Any) -> _Size:
+        """Return the size of *node*: a node of a tree, or a tuple of them."""
+        found = self.known.get(id(node))
+        if found is not None:
+            return found[1]
+        if type(node) is tuple:
+            parts, nodes = node, 0
+        elif names := names_of(type(node)):  # type: ignore[arg-type]
+            parts, nodes = tuple([getattr(node, name) for name in names]), 1
+        else:
+            return _NOTHING
+        odd = 0
+        named: set[str] = set()
+        types: set[StructType | EnumType] = set()
+        for part in parts:
+            size = self.of(part)
+            if size is not _NOTHING:
+                nodes += size.nodes
+                odd += size.odd
+                named |= size.names
+                types |= size.types
         if isinstance(node, Name):
-            names += 1
+            nodes += 1
+            named.add(node.name)
         elif isinstance(node, Const):
             odd += node.value not in (0, 1) or node.type != U32
-    return nodes + names, odd
+        elif isinstance(node, StructType | EnumType):
+            types.add(node)
+        size = _Size(nodes, odd, frozenset(named), frozenset(types))
+        if len(self.known) > _MOST_SIZES:
+            self.known.clear()
+        self.known[id(node)] = node, size
+        return size
 
 
-def _trim(tree: Tree) -> Tree:
+_MOST_SIZES = 100_000
+
+
+def _weight(tree: Tree, sizes: _Sizes) -> tuple[int, int]:
+    """Return what reduction makes smaller: nodes, then constants that are neither 0 nor 1."""
+    size = sizes.of(tree)
+    return size.nodes, size.odd
+
+
+def _trim(tree: Tree, sizes: _Sizes) -> Tree:
     """Take out the types and globals that nothing names any more."""
-    names = {n.name for n in walk(tree.functions) if isinstance(n, Name)}
-    kinds = set(walk(tree.functions))
+    size = sizes.of(tree.functions)
     return replace(
         tree,
-        types=tuple(t for t in tree.types if t in kinds),
-        globals=tuple(g for g in tree.globals if g.name in names),
+        types=tuple(t for t in tree.types if t in size.types),
+        globals=tuple(g for g in tree.globals if g.name in size.names),
     )
 
 

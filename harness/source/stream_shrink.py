@@ -33,12 +33,14 @@ def shrink(
     *,
     batch: int = 16,
     rounds: int = 400,
+    over: Callable[[], bool] = lambda: False,
 ) -> Text:
     """Return a small text that is still *interesting*; the same for the same input.
 
-    *interesting* judges up to *batch* texts in one call; *rounds* is the most calls of it.
+    *interesting* judges up to *batch* texts in one call; *rounds* is the most calls of it, and
+    *over* ends it before the next one.
     """
-    return descend(start, _valid, interesting, batch=batch, rounds=rounds)
+    return descend(start, _valid, interesting, batch=batch, rounds=rounds, over=over)
 
 
 def _valid(text: Text, position: int) -> Iterator[tuple[int, Text]]:

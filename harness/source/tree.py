@@ -475,7 +475,7 @@ class Tree:
 
 
 @functools.cache
-def _names(kind: type) -> tuple[str, ...]:
+def names_of(kind: type) -> tuple[str, ...]:
     """Return the fields of a dataclass, none of another type."""
     return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
 
@@ -487,7 +487,7 @@ def walk(node: Any) -> Iterator[Any]:
         node = left.pop()
         if type(node) is tuple:
             left.extend(reversed(node))
-        elif names := _names(type(node)):  # type: ignore[arg-type]
+        elif names := names_of(type(node)):  # type: ignore[arg-type]
             yield node
             left.extend([getattr(node, name) for name in reversed(names)])
 
@@ -496,7 +496,7 @@ def rebuilt(node: Any, change: Callable[[Any], Any]) -> Any:
     """Return *node* with every dataclass in it replaced by what *change* says, innermost first."""
     if isinstance(node, tuple):
         return tuple(rebuilt(each, change) for each in node)
-    names = _names(type(node))  # type: ignore[arg-type]
+    names = names_of(type(node))  # type: ignore[arg-type]
     if not names:
         return node
     changes = {}

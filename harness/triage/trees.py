@@ -38,18 +38,21 @@ def shrink_tree(
     began = time.monotonic()
     tried = 0
 
+    def over() -> bool:
+        return time.monotonic() - began > patience
+
     def shows(trees: Sequence[Tree]) -> Sequence[bool]:
         nonlocal tried
-        if time.monotonic() - began > patience:
+        if over():
             return [False] * len(trees)
         tried += len(trees)
         return interesting([_subject(subject, candidate) for candidate in trees])
 
     if not shows([one])[0]:
         return Reduction(subject, tried, 0, False, ("the tree does not show it; its text does",))
-    small = shrink(one, shows, batch=JOBS, rounds=rounds)
+    small = shrink(one, shows, batch=JOBS, rounds=rounds, over=over)
     notes: tuple[str, ...] = ()
-    if time.monotonic() - began > patience:
+    if over():
         notes = (f"reduction of the tree was cut off after {patience:.0f} s (--patience)",)
     return Reduction(_subject(subject, small), tried, int(small != one), not notes, notes)
 
