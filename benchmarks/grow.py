@@ -16,7 +16,9 @@ from typing import Any
 from unittest import mock
 
 from harness import pipeline
-from harness.grow.batch import PROGRAMS, Order, build_batch
+from harness.cli_grow import GROWN
+from harness.grow.batch import PROGRAMS, Half, Order, build_batch
+from harness.grow.campaign import packed_parents
 from harness.legs import native_code
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, find_compilers
@@ -32,7 +34,7 @@ def campaign() -> None:
     """Print the ratio of a campaign on one core to its compilers, and functions a second."""
     (compiler,) = find_compilers()
     cores = sorted(os.sched_getaffinity(0))
-    calls = _compiler_calls(compiler)
+    calls, functions = _compiler_calls(compiler)
     wholes, alones, ratios = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         os.sched_setaffinity(0, cores[:1])
@@ -41,17 +43,24 @@ def campaign() -> None:
             count = str(BATCHES * PROGRAMS)
             found = Path(folder, f"whole{number}")
             ends = ("--jobs", "1", "--count", count, "--keep", "0", "--patience", "0")
-            wholes.append(_grow(found, compiler, *ends)["seconds"])
+            told = _grow(found, compiler, *ends)
+            if told["functions"] != functions:
+                raise SystemExit(f"other programs: {told['functions']} functions, not {functions}")
+            wholes.append(told["seconds"])
             ratios.append(wholes[-1] / alones[-1])
         os.sched_setaffinity(0, cores)
         told = _grow(Path(folder, "rate"), compiler, "--for", f"{SECONDS}s")
-    print(f"grow: {BATCHES} batches of {PROGRAMS} programs of C on one core, {len(calls)} calls")
     print(
-        f"  {statistics.median(wholes):.1f} s; clang and LLVM alone {statistics.median(alones):.1f}"
-        f" s; ratio {statistics.median(ratios):.2f} (bar 1.5)"
+        f"grow: {BATCHES} batches of {PROGRAMS} programs of C on one core: {functions} functions, "
+        f"{len(calls)} calls of clang and LLVM"
     )
     print(
-        f"  {len(cores)} cores: {told['function_rate']:.1f} functions a second (bar 25), "
+        f"  {statistics.median(wholes):.1f} s, a worker's start in it; the calls alone "
+        f"{statistics.median(alones):.1f} s; ratio {statistics.median(ratios):.2f} (bar 1.5)"
+    )
+    print(
+        f"  {len(cores)} cores, {SECONDS} s and its end: {told['function_rate']:.1f} functions a "
+        f"second (bar 25), "
         f"{told['rate']:.1f} programs, {told['vector_rate']:.0f} vectors, "
         f"{told['accepted']:.1%} accepted (bar 90 %)"
     )
@@ -77,8 +86,13 @@ def grow() -> None:
     memory()
 
 
-def _compiler_calls(compiler: Compiler) -> list[Callable[[], Any]]:
-    """Return the calls of clang, and of LLVM for the native builds, that the batches make."""
+def _compiler_calls(compiler: Compiler) -> tuple[list[Callable[[], Any]], int]:
+    """Return the calls of clang, and of LLVM for the native builds, that the batches make.
+
+    The programs are the campaign's own, with the same parents; also returns their functions.
+    """
+    functions = 0
+    parents = packed_parents([GROWN])
     calls: list[Callable[[], Any]] = []
 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,8 +108,10 @@ def _compiler_calls(compiler: Compiler) -> list[Callable[[], Any]]:
         mock.patch.object(native_code, "compile_ir", noting(native_code.compile_ir)),
     ):
         for number in range(BATCHES):
-            build_batch(Order(number, PROGRAMS, SEED, settings))
-    return calls
+            half = build_batch(Order(number, PROGRAMS, SEED, settings, parents))
+            assert isinstance(half, Half), half.lost
+            functions += sum(len(one.targets) for one in half.members.values())
+    return calls, functions
 
 
 def _seconds(calls: list[Callable[[], Any]]) -> float:

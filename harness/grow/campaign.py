@@ -139,7 +139,7 @@ def grow(
 
         work = local
     path = campaign.folder / "campaign.sqlite"
-    parents = b"" if campaign.resume and path.exists() else _parents(campaign.parents)
+    parents = b"" if campaign.resume and path.exists() else packed_parents(campaign.parents)
     state = State(path, campaign.seed, campaign.batch, resume=campaign.resume, parents=parents)
     try:
         campaign = replace(campaign, seed=state.seed, batch=state.batch)
@@ -175,7 +175,7 @@ def _writable(campaign: Campaign) -> None:
             raise HarnessError(f"{folder}: cannot be written: name another folder")
 
 
-def _parents(paths: Sequence[Path]) -> bytes:
+def packed_parents(paths: Sequence[Path]) -> bytes:
     """Return the cases in *paths* that mutation can start from, packed."""
     trees, streams = [], []
     for path in corpus.find([p for p in paths if p.exists()]):

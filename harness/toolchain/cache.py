@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from harness.model import HarnessError
@@ -54,6 +53,10 @@ def cache_folder() -> Path:
 @contextmanager
 def fetching(progress: Progress) -> Iterator[Path]:
     """Hold the cache's lock, one process at a time; yield the cache folder."""
+    # Here, because it has every id() of its process go through a hook of its own, and workers,
+    # which fetch nothing, take a great many of them.
+    from filelock import FileLock, Timeout
+
     folder = cache_folder()
     lock = FileLock(folder / "fetch.lock")
     try:

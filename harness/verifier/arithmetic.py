@@ -12,8 +12,13 @@ from harness.isa.insn import PARAMS, Alu, Goto, Insn, Jump
 AX = PARAMS + 1  # BPF_REG_AX
 
 
+_DIVISIONS = ("div", "mod", "sdiv", "smod")
+
+
 def divided(insn: Insn) -> tuple[Insn, ...] | None:
     """Return what stands for the division *insn*, None: itself."""
+    if type(insn) is not Alu or insn.op not in _DIVISIONS:
+        return None
     match insn:
         case Alu(op="sdiv", bits=bits, dst=dst, src=None, imm=-1):
             return (Alu("neg", bits, dst, None),)

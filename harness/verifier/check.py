@@ -338,7 +338,7 @@ def _run(env: Env) -> None:
     """Follow every path from the current state (``do_check``)."""
     handlers = [handler(insn) for insn in env.insns]
     insns = env.insns
-    scratch = [_scratched(insn) for insn in insns]
+    scratch = [_scratched(insn) if env.log.on else 0 for insn in insns]
     prune_point, jmp_point = env.prune_point, env.jmp_point
     log = env.log
     count = env.count

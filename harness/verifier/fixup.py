@@ -21,7 +21,11 @@ def fixup(program: Program) -> Program:
 
     *program* need not be verified. Raises HarnessError where a jump no longer reaches.
     """
-    patches = {at: patch for at, insn in enumerate(program.insns) if (patch := _patch(insn))}
+    patches = {
+        at: patch
+        for at, insn in enumerate(program.insns)
+        if type(insn) in _PATCHED and (patch := _patch(insn))
+    }
     if not patches:
         return program
     frames = program.frames or (Frame(0),) * len(program.subprograms)
@@ -36,6 +40,9 @@ def fixup(program: Program) -> Program:
     except OutOfReachError as error:
         raise HarnessError(f"{program.name}: {error}; make the function shorter") from None
     return found if program.frames else replace(found, frames=())
+
+
+_PATCHED = (Alu, AddrSpaceCast)
 
 
 def _patch(insn: Insn) -> tuple[Insn, ...] | None:
