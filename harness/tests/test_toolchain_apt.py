@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -9,15 +10,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.model import HarnessError
-from harness.toolchain import apt, clang, roots, silent
+from harness.toolchain import apt, browser, clang, cvise, fetch, roots, silent
 from harness.toolchain.apt import AptRoot, Package
 from harness.toolchain.cache import cache_folder, fetching, replacing
+from harness.toolchain.fetch import Recipe
 from harness.toolchain.progress import Display
 from harness.toolchain.roots import Program, Root
 
@@ -340,6 +344,29 @@ def test_launchers_start_programs_through_their_own_linker(tmp_path: Path) -> No
     assert told == [*start, "-cc1", "x"]
 
 
+def test_launchers_set_an_environment_and_bring_the_linker_along(tmp_path: Path) -> None:
+    path = tmp_path / "a root"
+    loader, binary = path / "files/usr/lib64/ld-linux-x86-64.so.2", path / "files/usr/lib/x/prog"
+    for file in (loader, binary):
+        file.parent.mkdir(parents=True)
+    binary.touch()
+    loader.write_text('#!/bin/sh\necho "$0 $3 $4 $V"\n[ -z "$5" ] || echo "$5"\n')
+    root = Root(path, "test", ())
+    moved = (("V", "{files}/v:{bin}:$V"),)
+    program = Program("prog", binary, ("-a={bin}/x",), moved, argv0="{bin}/other", beside=True)
+    roots.write_launchers(root, [program])
+    launcher = root.launcher("prog")
+    assert launcher is not None
+    run = subprocess.run(
+        [str(launcher)], env={"V": "old"}, capture_output=True, text=True, check=True
+    )
+    here, files = launcher.parent, f"{launcher.parent}/../files"
+    assert run.stdout.splitlines() == [
+        f"{files}/usr/lib/x/prog.linker --argv0 {here}/other {files}/v:{here}:old",
+        f"{files}/usr/lib/x/prog",
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "test"}'])
 def test_damaged_manifests_are_no_roots(cache: Path, text: str) -> None:
     path = cache / "roots" / "x"
@@ -354,6 +381,127 @@ def test_manifests_round_trip(tmp_path: Path) -> None:
     roots.write(root)
     assert roots.read(tmp_path) == root
     assert json.loads((tmp_path / roots.MANIFEST).read_text())["kind"] == "test"
+
+
+# --- recipes ----------------------------------------------------------------
+
+
+def recipe_of(*names: str, lacking: str = "", missing: str = "") -> Recipe[str]:
+    return Recipe(
+        kind="test",
+        suites=[(("one",), None), (("two", "three"), "three")],
+        names=lambda _: [[name] for name in names],
+        of=lambda root: root.path.name if (root.files / "usr/bin/tool").exists() else None,
+        check=lambda root: None if (root.files / "usr").is_dir() else "empty",
+        failure="cannot fetch it ({why}): way out",
+        lacking=lacking,
+        missing=missing,
+    )
+
+
+@pytest.fixture
+def asked(private: AptRoot, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The suites that are asked for; the first cannot be had."""
+    seen: list[str] = []
+
+    def opened(_: Path, suites: Sequence[str], __: object, *, target: str | None) -> AptRoot:
+        seen.append(f"{'+'.join(suites)} {target}")
+        if suites[0] == "one":
+            raise HarnessError("no mirror has one")
+        return private
+
+    monkeypatch.setattr(fetch, "open_apt", opened)
+    return seen
+
+
+@needs_apt
+def test_a_recipe_goes_on_until_something_works(asked: list[str]) -> None:
+    recipe = recipe_of("thing", "tool-1")
+    assert fetch.fetched(recipe) is None
+    assert fetch.fetch(recipe, silent) == "tool-1-1_1.0-1"
+    assert asked == ["one None", "two+three three"]
+    assert fetch.fetched(recipe) == "tool-1-1_1.0-1"
+    assert fetch.fetch(recipe, silent) == "tool-1-1_1.0-1"
+    assert len(asked) == 2
+    # one that is damaged goes, and comes again
+    found = next(root for root in roots.roots("test") if root.version("tool-1"))
+    (found.files / "usr/bin/tool").unlink()
+    assert fetch.fetched(recipe) is None
+    assert fetch.fetch(recipe, silent) == "tool-1-1_1.0-1"
+    assert len(asked) == 4
+
+
+@needs_apt
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (recipe_of("thing"), "no mirror has one"),
+        (recipe_of("gone"), "no mirror has one"),
+        (recipe_of(lacking="tool 2 or newer"), "no mirror has one"),
+    ],
+)
+def test_a_recipe_that_fails_says_why_first(
+    asked: list[str], recipe: Recipe[str], why: str
+) -> None:
+    with pytest.raises(HarnessError) as caught:
+        fetch.fetch(recipe, silent)
+    assert str(caught.value) == f"cannot fetch it ({why}): way out"
+    assert len(asked) == 2
+
+
+@needs_apt
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (recipe_of("thing"), "two and three has no test"),
+        (recipe_of("thing", missing="tool"), "thing has no tool"),
+        (recipe_of("gone"), "apt-get: Unable to locate package gone"),
+        (recipe_of(lacking="tool 2 or newer"), "two and three has no tool 2 or newer"),
+    ],
+)
+def test_what_a_recipe_misses(asked: list[str], recipe: Recipe[str], why: str) -> None:
+    del asked
+    recipe = dataclasses.replace(recipe, suites=recipe.suites[1:])
+    with pytest.raises(HarnessError) as caught:
+        fetch.fetch(recipe, silent)
+    assert str(caught.value) == f"cannot fetch it ({why}): way out"
+
+
+@pytest.mark.parametrize("find", [cvise.find_cvise, browser.find_chromium])
+def test_what_can_neither_be_found_nor_fetched_is_one_line(
+    find: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for may_fetch, said in (
+        (False, "yet: "),
+        (True, r"cannot fetch \w+ \(this machine has no apt"),
+    ):
+        with pytest.raises(HarnessError, match=said) as caught:
+            find(fetch=may_fetch, progress=silent)
+        assert "apt install" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_cvises_script_looks_in_its_root(tmp_path: Path) -> None:
+    """As Debian's: where it looks for itself, and for what it starts."""
+    script = tmp_path / "files/usr/bin/cvise"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "import os\ndestdir = os.getenv('DESTDIR', '')\n"
+        "print(destdir + '/usr/share', os.path.join('/usr/share', 'cvise'))\n"
+        "print(os.path.join('/usr/lib', 'cvise'), '/usr/bin/clang-format-19')\n"
+    )
+    (tmp_path / "files/usr/bin/python3.13").touch()
+    found = list(cvise.programs(Root(tmp_path, "cvise", ())))
+    assert [program.name for program in found] == ["python3", "cvise"]
+    changed = script.with_name(cvise.SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(changed)], env={"DESTDIR": "/r"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [
+        "/r/usr/share", "/r/usr/share/cvise", "/r/../bin", "/r/../bin/clang-format",
+    ]  # fmt: skip
 
 
 # --- the cache folder -------------------------------------------------------

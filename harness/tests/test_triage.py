@@ -29,7 +29,7 @@ from harness.model import (
     Unknown,
 )
 from harness.pipeline import Settings
-from harness.toolchain import Compiler, find_compilers
+from harness.toolchain import Compiler, browser, find_compilers
 from harness.triage import assembly, page, report, rules
 from harness.triage.experiments import inlined
 from harness.triage.facts import WRONG_CODE
@@ -291,11 +291,6 @@ def test_wrong_usage_of_triage_is_one_line(
 # --- the page ---------------------------------------------------------------
 
 
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def weighed(tmp_path_factory: pytest.TempPathFactory, odd: Compiler) -> Triage:
     """A triage of a wrong constant, as it is."""
@@ -322,9 +317,19 @@ def test_a_page_needs_nothing_else(page_file: Path) -> None:
     assert 'class="row wrong"' in text
 
 
+@pytest.fixture(scope="module")
+def chromium() -> tuple[str, ...]:
+    """Chromium: the machine's, or the one that is fetched once."""
+    try:
+        return browser.find_chromium()
+    except HarnessError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.browser
-@pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt install chromium")
-def test_a_page_works_in_a_browser(page_file: Path, tmp_path: Path) -> None:
+def test_a_page_works_in_a_browser(
+    page_file: Path, tmp_path: Path, chromium: tuple[str, ...]
+) -> None:
     # a click, then what the page looks like to a reader
     text = page_file.read_text().replace(
         "document.body.dataset.ready",
@@ -336,15 +341,9 @@ def test_a_page_works_in_a_browser(page_file: Path, tmp_path: Path) -> None:
         "document.body.dataset.ready",
     )
     page_file.write_text(text)
-    done = subprocess.run(
-        [
-            str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-            f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000",
-            page_file.as_uri(),
-        ],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    body = re.search(r"<body[^>]*>", done.stdout)
+    done = browser.dump(chromium, page_file, tmp_path / "profile")
+    assert done.code == 0, done.stderr[-500:]
+    body = re.search(r"<body[^>]*>", done.stdout.decode(errors="replace"))
     assert body is not None
     assert 'data-ready="yes"' in body[0], done.stderr[-500:]
     sides = re.search(r'data-sides="(\d+)"', body[0])

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.model import HarnessError
-from harness.toolchain.apt import open_apt
-from harness.toolchain.cache import fetching, remove
 from harness.toolchain.clang import ask
+from harness.toolchain.fetch import Recipe, fetched, shown
 from harness.toolchain.kernel import SUITES
-from harness.toolchain.progress import Display, Progress
-from harness.toolchain.roots import Program, Root, fetch_root, roots
+from harness.toolchain.progress import Progress
+from harness.toolchain.roots import Program, Root
 
 BPFTOOL = "bpftool"
 FIRST = (7, 6)  # the first bpftool whose C of a BTF declares kernel functions by their tags
@@ -50,11 +49,7 @@ def find_bpftool(*, fetch: bool = True, progress: Progress | None = None) -> Bpf
     why = "it is fetched when `parity --selftests` needs it"
     if found is None and fetch:
         try:
-            if progress is not None:
-                found = fetch_bpftool(progress)
-            else:
-                with Display() as display:
-                    found = fetch_bpftool(display)
+            found = shown(recipe(), progress)
         except HarnessError as error:
             why = str(error)
     found = found or machines_bpftool()
@@ -83,43 +78,29 @@ def version(command: Sequence[str]) -> tuple[int, ...] | None:
 
 def fetched_bpftool() -> Bpftool | None:
     """Return the bpftool that was fetched earlier, None where there is none that works."""
-    for root in roots(BPFTOOL):
-        if root.intact() and check(root) is None:
-            return of(root)
-    return None
+    return fetched(recipe())
 
 
-def of(root: Root) -> Bpftool:
-    """Return what *root* holds."""
+def of(root: Root) -> Bpftool | None:
+    """Return what *root* holds, None where it does not work."""
+    if check(root) is not None:
+        return None
     headers = tuple(root.files / name for name in HEADERS if (root.files / name).is_dir())
     return Bpftool((str(root.launcher(BPFTOOL)),), headers)
 
 
-def fetch_bpftool(progress: Progress) -> Bpftool:
-    """Fetch bpftool and headers; raise HarnessError where that cannot be done."""
-    why = None
-    with fetching(progress) as cache:
-        found = fetched_bpftool()
-        if found is not None:
-            return found
-        for broken in roots(BPFTOOL):
-            remove(broken.path)
-        for suites, target in SUITES:
-            try:
-                root = fetch_root(
-                    open_apt(cache, suites, progress, target=target),
-                    PACKAGES,
-                    kind=BPFTOOL,
-                    progress=progress,
-                    programs=programs,
-                    check=check,
-                    without=(NEEDLESS, ""),
-                )
-            except HarnessError as error:
-                why = why or str(error)
-            else:
-                return of(root)
-    raise HarnessError(f"cannot fetch it: {why}")
+def recipe() -> Recipe[Bpftool]:
+    """Return how to fetch bpftool and headers."""
+    return Recipe(
+        kind=BPFTOOL,
+        suites=SUITES,
+        names=lambda _: [PACKAGES],
+        of=of,
+        check=check,
+        failure="cannot fetch it: {why}",
+        programs=programs,
+        without=(NEEDLESS, ""),
+    )
 
 
 def programs(root: Root) -> list[Program]:

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.model import HarnessError
-from harness.toolchain.apt import Package, open_apt
-from harness.toolchain.cache import fetching, remove
+from harness.toolchain.apt import Package
 from harness.toolchain.compiler import Compiler, Source
-from harness.toolchain.progress import Display, Progress
-from harness.toolchain.roots import Program, Root, fetch_root, roots
+from harness.toolchain.fetch import Recipe, Suites, fetched, shown
+from harness.toolchain.progress import Progress
+from harness.toolchain.roots import Program, Root
 from harness.toolchain.run import MEMORY, Finished, run, run_compiler
 
 FEATURE = "__BPF_FEATURE_STACK_ARGUMENT"
 FIRST = 23  # the first clang that has it
 ENVIRONMENT = "CROSSCHECK_CLANG"
 PROBE_TIMEOUT = 60.0  # seconds
-SUITES = (("sid",), ("sid", "experimental"), ("forky",))
+SUITES: Suites = ((("sid",), None), (("sid", "experimental"), None), (("forky",), None))
 
 # What clang-NN declares to need and C for BPF does not: headers and libraries for
 # programs of the machine itself, a linker, and the C interface.
@@ -62,15 +62,12 @@ def find_compilers(
         found = probe((command,), Path(command).name, "path")
         if found is not None and found.stack_arguments:
             return [found]
-    fetched = fetched_compiler()
-    if fetched is not None:
-        return [fetched]
+    earlier = fetched_compiler()
+    if earlier is not None:
+        return [earlier]
     if not fetch:
         raise HarnessError(f"found no clang that passes more than five arguments: {ELSEWHERE}")
-    if progress is not None:
-        return [fetch_clang(progress)]
-    with Display() as display:
-        return [fetch_clang(display)]
+    return [shown(recipe(), progress)]
 
 
 def named(command: str, source: Source) -> Compiler:
@@ -153,51 +150,33 @@ def on_path(stem: str = "clang") -> Iterator[str]:
 
 def fetched_compiler() -> Compiler | None:
     """Return the clang that was fetched earlier, None where there is none that works."""
-    for root in roots("clang"):
-        if root.intact():
-            found = compiler_of(root)
-            if found is not None and found.stack_arguments:
-                return found
-    return None
+    return fetched(recipe())
 
 
 def compiler_of(root: Root) -> Compiler | None:
-    """Return the compiler of *root*, None where it does not start."""
+    """Return the compiler of *root*, None where it does not start or lacks stack arguments."""
     for launcher in sorted((root.path / "bin").glob("clang-*")):
-        return probe((str(launcher),), launcher.name, "fetched")
+        found = probe((str(launcher),), launcher.name, "fetched")
+        return found if found is not None and found.stack_arguments else None
     return None
 
 
-def fetch_clang(progress: Progress) -> Compiler:
-    """Fetch the newest released clang; raise HarnessError where that cannot be done."""
-    why = None
-    with fetching(progress) as cache:
-        # Another process may have fetched it while we waited.
-        found = fetched_compiler()
-        if found is not None:
-            return found
-        for broken in roots("clang"):
-            remove(broken.path)
-        for suites in SUITES:
-            try:
-                apt = open_apt(cache, suites, progress)
-                for package in newest_clangs(apt.candidates(r"^clang-[0-9]+$")):
-                    root = fetch_root(
-                        apt,
-                        [f"{package.name}={package.version}"],
-                        kind="clang",
-                        progress=progress,
-                        programs=clang_programs,
-                        check=check_clang,
-                        without=(NEEDLESS, ""),
-                    )
-                    found = compiler_of(root)
-                    if found is not None:
-                        return found
-                why = why or f"{' and '.join(suites)} has no clang {FIRST} or newer"
-            except HarnessError as error:
-                why = why or str(error)
-    raise HarnessError(f"cannot fetch clang ({why}): {ELSEWHERE}")
+def recipe() -> Recipe[Compiler]:
+    """Return how to fetch the newest released clang."""
+    return Recipe(
+        kind="clang",
+        suites=SUITES,
+        names=lambda apt: (
+            [f"{package.name}={package.version}"]
+            for package in newest_clangs(apt.candidates(r"^clang-[0-9]+$"))
+        ),
+        of=compiler_of,
+        check=check_clang,
+        failure=f"cannot fetch clang ({{why}}): {ELSEWHERE}",
+        programs=clang_programs,
+        without=(NEEDLESS, ""),
+        lacking=f"clang {FIRST} or newer",
+    )
 
 
 def newest_clangs(packages: Sequence[Package]) -> list[Package]:
@@ -224,7 +203,8 @@ def clang_programs(root: Root) -> list[Program]:
 
 def check_clang(root: Root) -> str | None:
     """Return what is wrong with the clang of *root*: it must compile seven arguments."""
-    found = compiler_of(root)
+    launchers = sorted((root.path / "bin").glob("clang-*"))
+    found = probe((str(launchers[0]),), launchers[0].name, "fetched") if launchers else None
     if found is None:
         return "clang does not start"
     if not found.stack_arguments:

@@ -26,22 +26,22 @@ from harness.btf import BtfError
 from harness.btf_lazy import LazyBtf, parse_lazily, with_symbols
 from harness.kallsyms import Symbols
 from harness.model import HarnessError
-from harness.toolchain.apt import Package, open_apt
-from harness.toolchain.cache import cache_folder, fetching, remove, replacing
+from harness.toolchain.apt import Package
+from harness.toolchain.cache import cache_folder, replacing
 from harness.toolchain.clang import ask
-from harness.toolchain.progress import Display, Progress
-from harness.toolchain.roots import Program, Root, fetch_root, roots, safe
+from harness.toolchain.fetch import Recipe, Suites, fetched, shown
+from harness.toolchain.progress import Progress
+from harness.toolchain.roots import Program, Root, safe
 
 FIRST = (7, 3)  # the first Linux with stack arguments
 ENVIRONMENT = "CROSSCHECK_KERNEL"
 QEMU = "qemu-system-x86_64"
-# Suites of Debian, and the one of them whose versions are preferred
-SUITES: tuple[tuple[tuple[str, ...], str | None], ...] = (
+SUITES: Suites = (
     (("trixie", "trixie-backports"), "trixie-backports"),
     (("sid",), None),
     (("sid", "experimental"), "experimental"),
 )
-QEMU_SUITES = (("trixie",), ("sid",), ("bookworm",))
+QEMU_SUITES: Suites = ((("trixie",), None), (("sid",), None), (("bookworm",), None))
 PACKAGES = r"^linux-binary-[0-9][^-]*-amd64$"  # neither -cloud and -rt kernels nor unsigned ones
 
 # What Debian's qemu declares to need and runs a kernel without: users, firmware for
@@ -75,11 +75,7 @@ def find_kernel(*, fetch: bool = True, progress: Progress | None = None) -> Kern
         return unpacked(Kernel(path, "unknown"))
     found = fetched_kernel()
     if found is None and fetch:
-        if progress is not None:
-            found = fetch_kernel(progress)
-        else:
-            with Display() as display:
-                found = fetch_kernel(display)
+        found = shown(kernel_recipe(), progress)
     if found is None:
         raise HarnessError(
             "no Linux 7.3 for the leg `kernel` yet: it is fetched when the leg is asked for, or "
@@ -90,11 +86,7 @@ def find_kernel(*, fetch: bool = True, progress: Progress | None = None) -> Kern
 
 def fetched_kernel() -> Kernel | None:
     """Return the kernel that was fetched earlier, None where there is none."""
-    for root in roots("kernel"):
-        found = kernel_of(root)
-        if found is not None and root.intact():
-            return found
-    return None
+    return fetched(kernel_recipe())
 
 
 def kernel_of(root: Root) -> Kernel | None:
@@ -106,36 +98,20 @@ def kernel_of(root: Root) -> Kernel | None:
     return None
 
 
-def fetch_kernel(progress: Progress) -> Kernel:
-    """Fetch a kernel: of the 7.3 series, or else the newest."""
-    why = None
-    with fetching(progress) as cache:
-        found = fetched_kernel()
-        if found is not None:
-            return found
-        for broken in roots("kernel"):
-            remove(broken.path)
-        for suites, target in SUITES:
-            try:
-                apt = open_apt(cache, suites, progress, target=target)
-                for package in kernels(apt.candidates(PACKAGES)):
-                    root = fetch_root(
-                        apt,
-                        [f"{package.name}={package.version}"],
-                        kind="kernel",
-                        progress=progress,
-                        programs=lambda _root: (),
-                        check=lambda root: None if kernel_of(root) else "it holds no kernel",
-                        without=(".*",),
-                    )
-                    found = kernel_of(root)
-                    if found is not None:
-                        return found
-                why = why or f"{' and '.join(suites)} has no Linux {FIRST[0]}.{FIRST[1]} or newer"
-            except HarnessError as error:
-                why = why or str(error)
-    raise HarnessError(
-        f"cannot fetch a kernel ({why}): name an image of Linux 7.3 or newer with ${ENVIRONMENT}"
+def kernel_recipe() -> Recipe[Kernel]:
+    """Return how to fetch a kernel: of the 7.3 series, or else the newest."""
+    return Recipe(
+        kind="kernel",
+        suites=SUITES,
+        names=lambda apt: (
+            [f"{package.name}={package.version}"] for package in kernels(apt.candidates(PACKAGES))
+        ),
+        of=kernel_of,
+        check=lambda root: None if kernel_of(root) else "it holds no kernel",
+        failure="cannot fetch a kernel ({why}): "
+        f"name an image of Linux 7.3 or newer with ${ENVIRONMENT}",
+        without=(".*",),
+        lacking=f"Linux {FIRST[0]}.{FIRST[1]} or newer",
     )
 
 
@@ -283,11 +259,7 @@ def find_qemu(*, fetch: bool = True, progress: Progress | None = None) -> tuple[
         return (path,)
     found = fetched_qemu()
     if found is None and fetch:
-        if progress is not None:
-            found = fetch_qemu(progress)
-        else:
-            with Display() as display:
-                found = fetch_qemu(display)
+        found = shown(qemu_recipe(), progress)
     if found is None:
         raise HarnessError(f"no {QEMU} yet: {QEMU_HINT}")
     return found
@@ -302,39 +274,25 @@ QEMU_HINT = (
 
 def fetched_qemu() -> tuple[str, ...] | None:
     """Return the qemu that was fetched earlier, None where there is none that works."""
-    for root in roots("qemu"):
-        launcher = root.launcher(QEMU)
-        if launcher is not None and root.intact() and check_qemu(root) is None:
-            return (str(launcher),)
-    return None
+    return fetched(qemu_recipe())
 
 
-def fetch_qemu(progress: Progress) -> tuple[str, ...]:
-    """Fetch qemu; raise HarnessError where that cannot be done."""
-    why = None
-    with fetching(progress) as cache:
-        found = fetched_qemu()
-        if found is not None:
-            return found
-        for broken in roots("qemu"):
-            remove(broken.path)
-        for suites in QEMU_SUITES:
-            try:
-                root = fetch_root(
-                    open_apt(cache, suites, progress),
-                    ["qemu-system-x86"],
-                    kind="qemu",
-                    progress=progress,
-                    programs=qemu_programs,
-                    check=check_qemu,
-                    without=(NEEDLESS, ""),
-                )
-                launcher = root.launcher(QEMU)
-                if launcher is not None:
-                    return (str(launcher),)
-            except HarnessError as error:
-                why = why or str(error)
-    raise HarnessError(f"cannot fetch {QEMU} ({why}): {QEMU_HINT.partition(', or ')[2]}")
+def qemu_recipe() -> Recipe[tuple[str, ...]]:
+    """Return how to fetch qemu."""
+
+    def of(root: Root) -> tuple[str, ...] | None:
+        return (str(root.launcher(QEMU)),) if check_qemu(root) is None else None
+
+    return Recipe(
+        kind="qemu",
+        suites=QEMU_SUITES,
+        names=lambda _: [["qemu-system-x86"]],
+        of=of,
+        check=check_qemu,
+        failure=f"cannot fetch {QEMU} ({{why}}): {QEMU_HINT.partition(', or ')[2]}",
+        programs=qemu_programs,
+        without=(NEEDLESS, ""),
+    )
 
 
 def qemu_programs(root: Root) -> list[Program]:

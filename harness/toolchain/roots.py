@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,11 +176,18 @@ def measure(files: Path) -> tuple[tuple[str, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program of a root, and the arguments it is always started with."""
+    """A program of a root, and what it is always started with.
+
+    In arguments, environment and argv[0] "{files}" stands for the root's files and "{bin}"
+    for its launchers.
+    """
 
     name: str  # of the launcher
     binary: Path
-    arguments: tuple[str, ...] = ()  # "{files}" stands for the root's files
+    arguments: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    argv0: str = "$0"  # a program that looks for itself, or starts itself again, finds this
+    beside: bool = False  # it looks for its files where /proc/self/exe is: the linker goes there
 
 
 def linker(root: Root) -> tuple[str, list[str]]:
@@ -197,6 +205,7 @@ def linker(root: Root) -> tuple[str, list[str]]:
             linkers += [(name, path.relative_to(files)) for path in sorted(files.glob(pattern))]
         folders = {path.parent for path in files.glob("usr/lib/*/lib*.so.*")}
         folders |= {path.parent for path in files.glob("usr/lib/lib*.so.*")}
+        folders |= {path.parent for path in files.glob("usr/lib/*/pulseaudio/lib*.so*")}
         libraries += [f"{name}/{folder.relative_to(files)}" for folder in sorted(folders)]
     if not linkers:
         raise HarnessError(f"{root.path} has no dynamic linker")
@@ -204,32 +213,39 @@ def linker(root: Root) -> tuple[str, list[str]]:
 
 
 def write_launchers(root: Root, programs: Iterable[Program]) -> None:
-    """Write the launchers of *programs* into the root's ``bin``.
-
-    A launcher names itself as argv[0], so that a program that looks for itself, or
-    starts itself again, finds the launcher.
-    """
+    """Write the launchers of *programs* into the root's ``bin``."""
     folder = root.path / "bin"
     folder.mkdir(exist_ok=True)
     for program in programs:
         loader, libraries = linker(root)
         binary = program.binary.relative_to(root.files).as_posix()
+        if program.beside:
+            copied = program.binary.with_name(f"{program.binary.name}.linker")
+            name = loader.replace("$here/../files", str(root.files)).replace(
+                "$base", str(root.base)
+            )
+            shutil.copyfile(name, copied)
+            copied.chmod(0o755)
+            loader = f"$here/../files/{copied.relative_to(root.files).as_posix()}"
         start = (
-            f'exec "{loader}" --library-path "{":".join(libraries)}" --argv0 "$0" '
-            f'"$here/../files/{binary}"'
+            f'exec "{loader}" --library-path "{":".join(libraries)}" --argv0 '
+            f'{_quoted(program.argv0)} "$here/../files/{binary}"'
         )
         lines = ["#!/bin/sh", 'here="${0%/*}"']
         if root.base is not None:
             lines.append(f"base={shlex.quote(str(root.base))}")
+        lines += [f"export {name}={_quoted(value)}" for name, value in program.environment]
         if program.arguments:
             # clang starts itself again with -cc1 first, and means it.
-            arguments = " ".join(
-                '"' + argument.replace("{files}", "$here/../files") + '"'
-                for argument in program.arguments
-            )
+            arguments = " ".join(map(_quoted, program.arguments))
             lines.append(f'case "$1" in -cc1*) {start} "$@" ;; esac')
             start = f"{start} {arguments}"
         lines.append(f'{start} "$@"')
         path = folder / program.name
         path.write_text("\n".join(lines) + "\n")
         path.chmod(0o755)
+
+
+def _quoted(text: str) -> str:
+    """Return *text* of a Program as a launcher has it."""
+    return '"' + text.replace("{files}", "$here/../files").replace("{bin}", "$here") + '"'

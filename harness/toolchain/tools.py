@@ -6,14 +6,16 @@ import importlib.metadata
 import platform
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.model import HarnessError
-from harness.toolchain.apt import open_apt
-from harness.toolchain.cache import fetching, remove
+from harness.toolchain import browser, cvise
+from harness.toolchain.apt import AptRoot
 from harness.toolchain.clang import FIRST, SUITES, ask, on_path
-from harness.toolchain.progress import Display, Progress
-from harness.toolchain.roots import Program, Root, fetch_root, roots
+from harness.toolchain.fetch import Recipe, fetched, shown
+from harness.toolchain.progress import Progress
+from harness.toolchain.roots import Program, Root, roots
 
 # What llvm-NN declares to need and its tools do not, or only to reach the network.
 NEEDLESS = r".*-dev|binutils|llvm-.*-(linker-tools|runtime)|libc-gconv-.*"
@@ -33,11 +35,7 @@ def find_tool(
             return (path,)
     found = fetched_tool(name)
     if found is None and fetch:
-        if progress is not None:
-            found = fetch_tool(name, progress)
-        else:
-            with Display() as display:
-                found = fetch_tool(name, display)
+        found = shown(recipe(name), progress)
     if found is None:
         raise HarnessError(
             f"found no {name} {FIRST} or newer: install LLVM's tools "
@@ -56,54 +54,46 @@ def major(path: str) -> int | None:
 
 def fetched_tool(name: str) -> tuple[str, ...] | None:
     """Return a tool that was fetched earlier, None where there is none that works."""
-    for root in roots("llvm"):
+    return fetched(recipe(name))
+
+
+def recipe(name: str) -> Recipe[tuple[str, ...]]:
+    """Return how to fetch LLVM's tools, on top of the clang that was fetched if they fit."""
+
+    def of(root: Root) -> tuple[str, ...] | None:
         launcher = root.launcher(name)
-        if launcher is not None and root.intact() and major(str(launcher)) is not None:
-            return (str(launcher),)
-    return None
+        return (str(launcher),) if launcher is not None and major(str(launcher)) else None
 
-
-def fetch_tool(name: str, progress: Progress) -> tuple[str, ...]:
-    """Fetch LLVM's tools, on top of the clang that was fetched if they fit together."""
-    why = None
-    with fetching(progress) as cache:
-        found = fetched_tool(name)
-        if found is not None:
-            return found
-        for broken in roots("llvm"):
-            if not broken.intact():
-                remove(broken.path)
-        base = next((root for root in roots("clang") if root.intact()), None)
-        for suites in SUITES:
-            try:
-                apt = open_apt(cache, suites, progress)
-                candidates = apt.candidates(r"^llvm-[0-9]+$")
-                numbered = {int(package.name[5:]): package for package in candidates}
-                for number in sorted(numbered, reverse=True):
-                    package = numbered[number]
-                    if number < FIRST or not package.stable:
-                        continue
-                    fits = base is not None and base.version(f"clang-{number}") == package.version
-                    root = fetch_root(
-                        apt,
-                        [f"{package.name}={package.version}"],
-                        kind="llvm",
-                        progress=progress,
-                        programs=tool_programs,
-                        check=check_tools,
-                        without=(NEEDLESS, ""),
-                        base=base if fits else None,
-                    )
-                    launcher = root.launcher(name)
-                    if launcher is None:
-                        raise HarnessError(f"{package.name} has no {name}")
-                    return (str(launcher),)
-                why = why or f"{' and '.join(suites)} has no LLVM {FIRST} or newer"
-            except HarnessError as error:
-                why = why or str(error)
-    raise HarnessError(
-        f"cannot fetch {name} ({why}): install LLVM's tools, {FIRST} or newer, from elsewhere"
+    return Recipe(
+        kind="llvm",
+        suites=SUITES,
+        names=newest_tools,
+        of=of,
+        check=check_tools,
+        failure=f"cannot fetch {name} ({{why}}): install LLVM's tools, {FIRST} or newer, "
+        "from elsewhere",
+        programs=tool_programs,
+        without=(NEEDLESS, ""),
+        lacking=f"LLVM {FIRST} or newer",
+        missing=name,
+        base=fitting_clang,
     )
+
+
+def newest_tools(apt: AptRoot) -> Iterator[list[str]]:
+    """Yield the released packages llvm-NN that are new enough, the newest first."""
+    numbered = {int(package.name[5:]): package for package in apt.candidates(r"^llvm-[0-9]+$")}
+    for number in sorted(numbered, reverse=True):
+        if number >= FIRST and numbered[number].stable:
+            yield [f"{numbered[number].name}={numbered[number].version}"]
+
+
+def fitting_clang(names: Sequence[str]) -> Root | None:
+    """Return the clang that was fetched, if it is of the same version as the llvm-NN of *names*."""
+    name, _, version = names[0].partition("=")
+    base = next((root for root in roots("clang") if root.intact()), None)
+    fits = base is not None and base.version(name.replace("llvm", "clang")) == version
+    return base if fits else None
 
 
 def tool_programs(root: Root) -> list[Program]:
@@ -149,7 +139,6 @@ PROGRAMS = (
     # name                       how to get it
     Wanted("gcc",                "apt install gcc (the benchmarks compare with it)"),
     Wanted("qemu-system-x86_64", "apt install qemu-system-x86 (for the leg `kernel`)"),
-    Wanted("cvise",              "apt install cvise (`triage` reduces C further with it)"),
     Wanted("apt-get",            "Debian and its kin have it; elsewhere install clang yourself"),
 )
 DISTRIBUTIONS = ("llvmlite", "capstone", "unicorn", "pyelftools")
@@ -166,7 +155,19 @@ def tools_report() -> dict[str, Tool]:
         version = program_version(wanted.name)
         tools[wanted.name] = Tool(version, "" if version else wanted.hint)
     tools["llvm-objdump"] = objdump()
+    tools["cvise"] = fetchable(cvise.find_cvise, cvise.version)
+    tools["chromium"] = fetchable(browser.find_chromium, browser.version)
     return tools
+
+
+def fetchable(
+    find: Callable[..., tuple[str, ...]], version: Callable[[tuple[str, ...]], str]
+) -> Tool:
+    """Return what there is of a tool that is fetched when it is needed."""
+    try:
+        return Tool(version(find(fetch=False)))
+    except HarnessError as error:
+        return Tool(None, str(error))
 
 
 def distribution(name: str) -> Tool:

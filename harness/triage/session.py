@@ -16,6 +16,7 @@ from harness.load import NAMES_FILLED
 from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, Display
+from harness.toolchain.cvise import find_cvise
 from harness.toolchain.tools import program_version
 from harness.triage import lockstep
 from harness.triage.bisect import Bisection, bisect
@@ -87,6 +88,8 @@ class Triage:
 
 
 Tell = Callable[[str], None]
+Cvise = Callable[[], Sequence[str]]
+"""Returns cvise's command, which may have to be fetched first; HarnessError where it cannot."""
 
 
 def gcc_compiler() -> Compiler | None:
@@ -95,12 +98,6 @@ def gcc_compiler() -> Compiler | None:
     if path is None:
         return None
     return Compiler((path,), "gcc", program_version("gcc") or "", False, "path")
-
-
-def cvise_command() -> tuple[str, ...] | None:
-    """Return cvise's command, None where there is none on PATH."""
-    path = shutil.which("cvise")
-    return (path,) if path else None
 
 
 # --- the triage -------------------------------------------------------------
@@ -112,7 +109,7 @@ def triage(
     compilers: Sequence[Compiler] = (),
     native: Compiler | None = None,
     shrink: bool = True,
-    cvise: Sequence[str] | None = None,
+    cvise: Cvise | None = None,
     passes: bool = True,
     kernel: Kernel | None = None,
     attempts: int = ATTEMPTS,
@@ -179,7 +176,7 @@ def _reduced(
     result: Triage,
     gcc: Compiler | None,
     kernel: Kernel | None,
-    cvise: Sequence[str] | None,
+    cvise: Cvise | None,
     attempts: int,
     patience: float,
     notes: list[str],
@@ -237,7 +234,7 @@ def _by_all_means(
     interesting: Interesting,
     every: bool,
     attempts: int,
-    cvise: Sequence[str] | None,
+    cvise: Cvise | None,
     patience: float,
     tell: Tell,
 ) -> Reduction:
@@ -264,12 +261,18 @@ def _by_all_means(
     tried += reduction.attempts
     subject, complete = reduction.subject, reduction.complete
     if reduction.lines > GOAL and not every and reduction.attempts > 1:
-        if cvise is None:
-            told.append(f"more than {GOAL} lines, and no cvise to go on with: apt install cvise")
+        why, command = "it was not asked for", None
+        if cvise is not None:
+            try:
+                command = cvise()
+            except HarnessError as error:
+                why = str(error)
+        if command is None:
+            told.append(f"more than {GOAL} lines, and no cvise to go on with: {why}")
         else:
             tell("reduce with cvise")
             patience = min(CVISE_PATIENCE, max(patience - (time.monotonic() - began), 1.0))
-            more = with_cvise(cvise, subject, interesting, patience=patience)
+            more = with_cvise(command, subject, interesting, patience=patience)
             subject, complete = more.subject, complete and more.complete
             told += more.notes
             tried += more.attempts
@@ -309,7 +312,7 @@ def triage_file(
             compilers=compilers,
             native=native,
             shrink=shrink,
-            cvise=cvise_command() if cvise else None,
+            cvise=partial(find_cvise, progress=display) if cvise else None,
             attempts=attempts,
             patience=patience,
             kernel=kernel,
