@@ -138,13 +138,13 @@ def grow(
         from harness.run import work as local
 
         work = local
+    _writable(campaign)
     path = campaign.folder / "campaign.sqlite"
     parents = b"" if campaign.resume and path.exists() else packed_parents(campaign.parents)
     state = State(path, campaign.seed, campaign.batch, resume=campaign.resume, parents=parents)
     try:
         campaign = replace(campaign, seed=state.seed, batch=state.batch)
         campaign = replace(campaign, settings=replace(campaign.settings, seed=state.seed))
-        _writable(campaign)
         session = _Session(campaign, state, time.monotonic(), progress)
         start = summarise(state, 0.0, (0, 0, 0), 0)
         session.before = start.programs, start.vectors, start.functions
@@ -173,6 +173,15 @@ def _writable(campaign: Campaign) -> None:
             raise HarnessError(f"{folder}: cannot be written: {error.strerror}") from None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise HarnessError(f"{folder}: cannot be written: name another folder")
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say how to go on where the block cannot write its file."""
+    try:
+        yield
+    except HarnessError as error:
+        raise HarnessError(f"{error}: make room, and go on with --resume") from None
 
 
 def packed_parents(paths: Sequence[Path]) -> bytes:
@@ -339,7 +348,8 @@ def _findings(session: _Session, seen: Seen, written: set[str]) -> Iterator[Foun
         path = campaign.folder / name
         if not path.exists():
             note = f"{text.bucket}\nprogram {seen.number} of seed {campaign.seed}"
-            corpus.write(replace(text.case, path=path, note=note))
+            with _writing():
+                corpus.write(replace(text.case, path=path, note=note))
         session.texts.setdefault(text.bucket, text)
         yield Found(text.bucket, None, name)
     for found in seen.findings:
@@ -353,7 +363,8 @@ def _findings(session: _Session, seen: Seen, written: set[str]) -> Iterator[Foun
         axes = f"O{found.config.opt}-{found.config.mcpu}-{found.config.linkage}"
         mark = f"{campaign.seed}-{found.function.strip('_')}-{axes}"
         name = f"{found.outcome}-{digest(found.bucket)}-{mark}.json"
-        findings.write(found, campaign.folder / name)
+        with _writing():
+            findings.write(found, campaign.folder / name)
         yield Found(found.bucket, known, name)
 
 
@@ -464,7 +475,8 @@ def _keep(session: _Session, made: NewCase) -> None:
     note = _note(new)
     path = folder / f"{name}.toml"
     if not path.exists():
-        corpus.write(replace(case, path=path, note=note))
+        with _writing():
+            corpus.write(replace(case, path=path, note=note))
     session.state.keep(made.number, path.name, made.features)
 
 
@@ -512,10 +524,11 @@ def _unshrunk(name: str, start: Finding | Case, _why: str) -> Representative:
 def _represent(session: _Session, made: Representative) -> None:
     name = f"bucket-{digest(made.bucket)}"
     folder = session.campaign.folder
-    if isinstance(made.finding, Finding):
-        findings.write(made.finding, folder / f"{name}.json")
-    else:
-        path = folder / f"{name}.toml"
-        path.unlink(missing_ok=True)
-        corpus.write(replace(made.finding, path=path, note=made.bucket))
+    with _writing():
+        if isinstance(made.finding, Finding):
+            findings.write(made.finding, folder / f"{name}.json")
+        else:
+            path = folder / f"{name}.toml"
+            path.unlink(missing_ok=True)
+            corpus.write(replace(made.finding, path=path, note=made.bucket))
     session.state.shrunk(made.bucket)

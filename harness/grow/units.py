@@ -38,6 +38,7 @@ from harness.source.printing import Printer, print_file
 from harness.source.signature import Scalar
 from harness.source.tree import Tree
 from harness.source.tree_signature import signature
+from harness.toolchain import ToolError
 
 PATIENCE = 10.0, 0.5  # seconds a compiler may take, and more for each program
 
@@ -232,6 +233,8 @@ def judge(
             seen = pipeline.judge_function(
                 unit.built.planned, one.place, unit.config, settings, program, linux.get(name)
             )
+        except ToolError:
+            raise  # a divergence may be lost otherwise
         except HarnessError as error:
             check = Check("grow.c", one.function, unit.config, "unknown", detail=str(error))
             yield Judgement(number, one, check, program)

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.grow.packing import pack, tree_of, unpack
 from harness.grow.state import Candidate, Found, State
 from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
 from harness.pipeline import Check, Settings
+from harness.run import Step
 from harness.source import tree
 from harness.source.generate import generate
 from harness.source.printing import print_file
@@ -252,6 +253,79 @@ def test_a_batch_that_does_not_end_in_time_is_left_to_the_next_session(
         resume=True,
     )
     assert grow.grow(again).programs == 4
+
+
+def inline(
+    steps: list[Step],
+    finished: Callable[[Any], Iterator[Step]],
+    _jobs: int,
+    _left: Callable[[], float | None],
+) -> None:
+    while steps:
+        step = steps.pop(0)
+        steps += finished(step.call(*step.arguments))
+
+
+def full(*_arguments: Any, **_named: Any) -> tuple[int, str]:
+    return os.open("/dev/full", os.O_WRONLY), "/nonexistent"
+
+
+@pytest.fixture
+def crashing(tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> grow.Campaign:
+    """A campaign of two programs, one of which the compiler crashes over."""
+    script = tmp_path / "clang"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case " $* " in *--target=bpf*" - "*) cat > input.$$\n'
+        'if grep -q p1_ input.$$; then echo "LLVM ERROR: planted" >&2; exit 134; fi\n'
+        f'exec {compiler.command[0]} "$@" < input.$$;; esac\n'
+        f'exec {compiler.command[0]} "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    broken = Compiler((str(script),), compiler.name, compiler.version, True, "option")
+    settings = Settings((), (broken,), vectors=4, legs=("interp", "jit"))
+    folder = tmp_path / "findings"
+    return grow.Campaign(settings, folder, seed=5, batch=2, count=2, patience=0.0)  # C
+
+
+def test_a_disk_that_is_full_where_findings_go_loses_nothing(
+    crashing: grow.Campaign, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.corpus.writing.tempfile.mkstemp", full)
+        with pytest.raises(HarnessError, match=r"No space left.*make room, and go on with --res"):
+            grow.grow(crashing, work=inline)
+    assert list(crashing.folder.glob("*.json")) == []
+    result = grow.grow(replace(crashing, resume=True), work=inline)
+    assert result.programs == 2
+    assert result.outcomes["compile_error"] >= 1
+    assert [name for name in result.buckets if "planted" in name]
+    assert list(crashing.folder.glob("compile_error-*.json"))
+
+
+def test_a_disk_that_is_full_where_the_state_is_loses_nothing(
+    crashing: grow.Campaign, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        begin = State.add
+
+        def limited(state: State, *arguments: Any) -> None:
+            state.db.execute("PRAGMA max_page_count = 1")  # SQLite's own: the disk is full
+            begin(state, *arguments)
+
+        patch.setattr(State, "add", limited)
+        with pytest.raises(HarnessError, match="disk is full: make room, and go on with --resume"):
+            grow.grow(crashing, work=inline)
+    assert batches(crashing.folder / "campaign.sqlite") == 0
+    assert grow.grow(replace(crashing, resume=True), work=inline).programs == 2
+    assert batches(crashing.folder / "campaign.sqlite") == 1
+
+
+def test_a_compiler_that_is_gone_ends_the_campaign_with_one_line(crashing: grow.Campaign):
+    Path(crashing.settings.compilers[0].command[0]).unlink()
+    with pytest.raises(HarnessError, match=r"cannot start the compiler .*No such file"):
+        grow.grow(crashing, work=inline)
 
 
 def test_no_step_begins_when_the_time_is_over():

@@ -23,6 +23,8 @@ FAULTS = {
         'for last; do :; done; head -c 100 /dev/zero > "$last"; exit 0',
         "ELF",
     ),
+    "writes nothing": ('for last; do :; done; : > "$last"; exit 0', "lacks its driver"),
+    "writes no file": ("exit 0", "said nothing"),
     "complains": ('echo "p5_:3:1: error: planted" >&2; exit 1', "planted"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -13,6 +14,7 @@ from harness.model import HarnessError
 from harness.toolchain import (
     Compiler,
     CompileResult,
+    ToolError,
     builds,
     clang,
     find_compilers,
@@ -271,6 +273,19 @@ def test_a_flood_of_diagnostics_is_cut(tmp_path: Path) -> None:
     result = compile_with(tmp_path, "yes 'error: no' | head -c 5000000 >&2; exit 1")
     assert len(result.diagnostics) == 1 << 20
     assert result.why == "error: no"
+
+
+def test_a_full_disk_is_no_fault_of_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """clang, whose output does not fit, fails and cannot even say why: stderr is there, too."""
+
+    def full(*_arguments: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ToolError, match=r"No space left on device: make room, or .* \$TMPDIR"):
+        compile_with(tmp_path, "exit 1")
 
 
 def test_memory_is_limited(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from harness.toolchain.clang import find_compilers
 from harness.toolchain.compiler import Compiler
 from harness.toolchain.progress import Display, Progress, silent
-from harness.toolchain.run import TIMEOUT, CompileResult, remembering, run_compiler
+from harness.toolchain.run import TIMEOUT, CompileResult, ToolError, remembering, run_compiler
 from harness.toolchain.tools import Tool, find_tool, tools_report
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Display",
     "Progress",
     "Tool",
+    "ToolError",
     "find_compilers",
     "find_tool",
     "remembering",

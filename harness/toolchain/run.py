@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import resource
@@ -39,6 +40,13 @@ CRASH = re.compile(
 )
 CAUSE = r"Assertion|UNREACHABLE|LLVM ERROR|error in backend|internal compiler error"
 STARVED = re.compile(r"LLVM ERROR: out of memory|std::bad_alloc")  # our limit, not a bug
+
+
+ROOM = 1 << 20  # bytes that must be free where a compiler fails
+
+
+class ToolError(HarnessError):
+    """No compiler can be run here: it is gone, or the disk is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +127,8 @@ def run_compiler(
 
     *source* is C text, which the compiler reads from standard input as ``<stdin>``,
     or a path; None where *args* name their input. *memory* is in bytes of address
-    space, None for no limit. Raises HarnessError only where the compiler cannot be
-    started at all.
+    space, None for no limit. Raises ToolError only where the compiler cannot be
+    started at all, or the disk is full.
     """
     if memory is not None and not compiler.limited:
         memory = None
@@ -180,6 +188,8 @@ def _made(
             and STARVED.search(done.stderr) is None
         )
         ok = done.code == 0 and written is not None
+        if not ok and done.code is not None:
+            _room(Path(scratch))
         if ok and key is not None and written is not None:
             key.keep(builds.Kept(written, done.stderr, done.seconds), needed)
         return CompileResult(
@@ -190,6 +200,21 @@ def _made(
             done.code is None,
             done.seconds,
         )
+
+
+def _room(scratch: Path) -> None:
+    """Raise ToolError where the disk is full: a compiler that fails there says nothing of it.
+
+    What it said is on that disk, too, and what it wrote it has removed.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=scratch) as probe:
+            os.posix_fallocate(probe.fileno(), 0, ROOM)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ToolError(
+                f"{scratch.parent}: {error.strerror}: make room, or name another folder in $TMPDIR"
+            ) from None
 
 
 def run(
@@ -232,7 +257,7 @@ def run(
             )
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else str(error)
-            raise HarnessError(f"cannot start the compiler {argv[0]}: {said}") from None
+            raise ToolError(f"cannot start the compiler {argv[0]}: {said}") from None
         code: int | None = None
         try:
             limit(process.pid, memory)
