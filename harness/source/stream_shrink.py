@@ -58,12 +58,13 @@ def _assembles(text: Text) -> bool:
     return True
 
 
-def weight(text: Text) -> tuple[int, int, int, int]:
-    """Return what shrinking makes smaller: lines, arguments, contexts, odd immediates."""
+def weight(text: Text) -> tuple[int, int, int, int, int]:
+    """Return what shrinking makes smaller: lines, arguments, types, contexts, odd immediates."""
     lines = text.program.asm.splitlines()
     arguments = sum(1 + len(f.args) for f in text.program.functions)
     odd = sum(number not in ("0", "1") for line in lines for number in _NUMBER.findall(line))
-    return len(lines), arguments, len(text.vectors) + len(text.program.maps), odd
+    types = sum(arg != "u64" for f in text.program.functions for arg in f.args)
+    return len(lines), arguments, types, len(text.vectors) + len(text.program.maps), odd
 
 
 def variants(text: Text) -> Iterator[Text]:
@@ -73,7 +74,7 @@ def variants(text: Text) -> Iterator[Text]:
         for vector in text.vectors:
             yield replace(text, vectors=(vector,))
     for function in program.functions:
-        gone = _without(lines, function.name)
+        gone = _without(lines, function.name, {f.name for f in program.functions})
         rest = tuple(f for f in program.functions if f.name != function.name)
         yield replace(text, program=replace(program, asm=_join(gone), functions=rest))
     length = len(lines)
@@ -96,11 +97,11 @@ def variants(text: Text) -> Iterator[Text]:
                     yield _lines(text, [*lines[:at], new, *lines[at + 1 :]])
 
 
-def _without(lines: list[str], function: str) -> list[str]:
+def _without(lines: list[str], function: str, functions: set[str]) -> list[str]:
     """Return *lines* without the calls of *function*, and without its body."""
     out, inside = [], False
     for line in lines:
-        if re.match(r"(f|cb)\d+:$", line):
+        if line[:-1] in functions or re.match(r"(f|cb)\d+:$", line):
             inside = line == f"{function}:"
         if not inside and line != f"call {function}":
             out.append(line)

@@ -6,7 +6,7 @@ part carries less confidence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.btf_check import validate
@@ -15,6 +15,7 @@ from harness.model import (
     Accepted,
     Mask,
     Outcome,
+    Program,
     Rejected,
     Returned,
     Trapped,
@@ -105,7 +106,8 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
     if expected == message:
         return Diagnosis(AGREES, "it is refused, as it must be", HIGH)
     if facts.kernel is not None and isinstance(facts.kernel.verdict, Accepted):
-        return _refused_alone(facts, message)
+        assert facts.built.program is not None
+        return refused_alone(facts.built.program, message, facts.note)
     if _damaged(facts):
         return Diagnosis(WRONG_CODE, f"the object is damaged, and refused: {message}", CERTAIN)
     if facts.kernel is not None and isinstance(facts.kernel.verdict, Rejected):
@@ -142,16 +144,14 @@ def _refused(facts: Facts, verdict: Rejected, expected: str) -> Diagnosis:
     return _second_thoughts(facts, message)
 
 
-def _refused_alone(facts: Facts, message: str) -> Diagnosis:
+def refused_alone(program: Program, message: str, note: Callable[[str, str], None]) -> Diagnosis:
     """Judge what Linux accepts and our verifier refuses."""
-    program = facts.built.program
-    assert program is not None
     detail = f"refuses what Linux accepts: {message}"
     rule = _rule_of(message)
     here = [b for b in rules.broken(program) if b.rule == rule]
     if rule is not None and here:
         words = "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3])
-        facts.note(f"the rule {rule!r} again, as data flow", words)
+        note(f"the rule {rule!r} again, as data flow", words)
         return Diagnosis(VERIFIER, detail, MEDIUM, suspects=(LINUX_VERIFIER,))
     return Diagnosis(VERIFIER, detail, CERTAIN)
 
@@ -238,7 +238,7 @@ def _linux(facts: Facts) -> Diagnosis | None:
     if linux is None or program is None:
         return None
     if isinstance(linux.verdict, Rejected):
-        return _accepted_alone(facts, linux.verdict.message)
+        return accepted_alone(program, linux.verdict.message, facts.note)
     if not linux.outcomes:
         return None
     apart = {
@@ -256,17 +256,15 @@ def _linux(facts: Facts) -> Diagnosis | None:
     return Diagnosis(LINUX_JIT, detail, confidence, vector=facts.vectors[numbers[0]])
 
 
-def _accepted_alone(facts: Facts, message: str) -> Diagnosis:
+def accepted_alone(program: Program, message: str, note: Callable[[str, str], None]) -> Diagnosis:
     """Judge what our verifier accepts and Linux refuses with *message*."""
-    program = facts.built.program
-    assert program is not None
     detail = f"accepts what Linux refuses: {message}"
     rule = _rule_of(message)
     if rule is None:
         return Diagnosis(VERIFIER, detail, MEDIUM, suspects=(LINUX_VERIFIER,))
     here = [b for b in rules.broken(program) if b.rule == rule]
     words = "; ".join(f"slot {b.insn}: {b.why}" for b in here[:3]) or "not broken on any path"
-    facts.note(f"the rule {rule!r} again, as data flow", words)
+    note(f"the rule {rule!r} again, as data flow", words)
     if here:
         return Diagnosis(VERIFIER, detail, HIGH)
     detail = f"refuses wrongly: {message}; the rule is not broken on any path"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from harness import verifier
 from harness.jit import text as x86_text
 from harness.jit.x86_64 import compile as compile_program
+from harness.legs import kernel_module
+from harness.legs.kernel import KernelLeg
 from harness.model import HarnessError, Program, SubImage, Unknown, Vector
 from harness.toolchain import Compiler
 from harness.triage.facts import Kernel, Linux
@@ -19,15 +21,10 @@ def linux_kernel(wanted: bool, compilers: Sequence[Compiler] = ()) -> Iterator[K
 
     *compilers* build the module with the project's kernel functions.
     """
-    if not wanted:
-        yield None
-        return
-    from harness.legs import kernel_module
-    from harness.legs.kernel import KernelLeg
-
-    module = kernel_module.build(compilers)
-    modules = [] if isinstance(module, Unknown) else [module]
-    with KernelLeg(guests=1, compilers=compilers or None, modules=modules) as leg:
+    with linux_leg(wanted, compilers) as leg:
+        if leg is None:
+            yield None
+            return
 
         def ask(program: Program, vectors: Sequence[Vector]) -> Linux:
             (answer,) = leg.check([program], [vectors], images=True)
@@ -35,6 +32,20 @@ def linux_kernel(wanted: bool, compilers: Sequence[Compiler] = ()) -> Iterator[K
             return Linux(answer.verdict, answer.outcomes, images)
 
         yield ask
+
+
+@contextmanager
+def linux_leg(
+    wanted: bool, compilers: Sequence[Compiler] = (), guests: int = 1
+) -> Iterator[KernelLeg | None]:
+    """Give the leg itself, as ``linux_kernel`` gives the question."""
+    if not wanted:
+        yield None
+        return
+    module = kernel_module.build(compilers)
+    modules = [] if isinstance(module, Unknown) else [module]
+    with KernelLeg(guests=guests, compilers=compilers or None, modules=modules) as leg:
+        yield leg
 
 
 def image_difference(program: Program, theirs: Sequence[tuple[str, bytes]]) -> str:

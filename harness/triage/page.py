@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from harness.isa.disasm import format_insn
 from harness.isa.insn import High
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.model import Program, Subprogram
@@ -18,6 +17,7 @@ from harness.source.signature import size_of
 from harness.triage import bisect as narrowing
 from harness.triage import passing, report
 from harness.triage.facts import AGREES, UNDECIDED, Diagnosis
+from harness.triage.insn_text import insn_text
 from harness.triage.lockstep import Lockstep, Value, slots, value_text, x86_lines
 from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
@@ -60,7 +60,7 @@ document.body.dataset.ready='yes';
 def page(result: Triage) -> str:
     """Return the page."""
     name = escape(report.title(result))
-    parts = [f"<h1>{name}</h1>", _verdict(result.diagnosis), _sentence(report.summary(result))]
+    parts = [f"<h1>{name}</h1>", verdict(result.diagnosis), sentence(report.summary(result))]
     parts += _sides(result)
     parts += _maps(result)
     if result.facts.planned.layouts:
@@ -94,13 +94,15 @@ def document(name: str, parts: Iterable[str]) -> str:
     )
 
 
-def _verdict(diagnosis: Diagnosis) -> str:
+def verdict(diagnosis: Diagnosis) -> str:
+    """Return who is wrong and how sure, in a frame."""
     color = {AGREES: "#43a047", UNDECIDED: "#fb8c00"}.get(diagnosis.cause, "#e53935")
     words = f"{diagnosis.cause}, {diagnosis.confidence}"
     return f'<p><span class="verdict" style="color:{color}">{escape(words)}</span></p>'
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return Markdown *text* as a paragraph."""
     return f"<p>{escape(text.replace('**', '').replace('`', ''))}</p>"
 
 
@@ -117,13 +119,18 @@ def _sides(result: Triage) -> list[str]:
     sides: list[tuple[str, list[Row]]] = [("C", rows)]
     if program is not None:
         sides.append(("BPF", _bpf(program, result.wrong)))
-        sides.append(("our x86-64 (JIT)", _x86(program, result.wrong)))
+        sides.append(("our x86-64 (JIT)", x86(program, result.wrong)))
     if result.native:
         rows = [(f"{n.offset:x}", n.text, n.line, "") for n in result.native]
         sides.append(("clang's x86-64, -O2", rows))
+    return side_by_side(sides, result.wrong_why)
+
+
+def side_by_side(sides: Sequence[tuple[str, Sequence[Row]]], why: str) -> list[str]:
+    """Return columns, head and rows of each; *why* a row is marked."""
     out = ["<h2>Side by side</h2>"]
-    if result.wrong_why:
-        out.append(_sentence(f"Marked: {result.wrong_why}."))
+    if why:
+        out.append(sentence(f"Marked: {why}."))
     out.append('<div class="sides">')
     for head, content in sides:
         out.append(f'<div class="side code"><h3>{escape(head)}</h3>')
@@ -160,16 +167,17 @@ def _bpf(program: Program, wrong: int | None) -> list[Row]:
     lines = _source_lines(program)
     names = {sub.start: sub.name for sub in program.subprograms}
     rows: list[Row] = []
-    for slot, insn in enumerate(program.insns):
+    for slot in range(len(program.insns)):
         if slot in names:
             rows.append(("", f"{names[slot]}:", None, "name"))
-        if not isinstance(insn, High):
+        if not isinstance(program.insns[slot], High):
             kind = "wrong" if slot == wrong else ""
-            rows.append((str(slot), format_insn(insn, slot=slot), lines.get(slot), kind))
+            rows.append((str(slot), insn_text(program, slot), lines.get(slot), kind))
     return rows
 
 
-def _x86(program: Program, wrong: int | None) -> list[Row]:
+def x86(program: Program, wrong: int | None) -> list[Row]:
+    """Return our x86 of *program*."""
     lines, code = _source_lines(program), x86_lines(program)
     rows: list[Row] = []
     for sub in program.subprograms:
@@ -307,10 +315,11 @@ def _values(result: Triage, place: Layout) -> list[str]:
     truth = next((o for name, o in rows if name.startswith("native")), None)
     cells = [(name, report.outcome_text(place, o, truth)) for name, o in rows]
     head = ["<h2>Expected and actual</h2>", f"<p>Input: {escape(given)}</p>"]
-    return [*head, _table(("leg", "result"), cells)]
+    return [*head, table(("leg", "result"), cells)]
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return *rows* of text as a table."""
     out = ["<div class=wide><table><tr>", *(f"<th>{escape(h)}</th>" for h in heads), "</tr>"]
     for row in rows:
         out.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
@@ -362,7 +371,7 @@ def _moments(trace: Lockstep, program: Program, wrong: int | None) -> str:
         cells = (
             str(index),
             str(moment.slot),
-            format_insn(program.insns[moment.slot], slot=moment.slot),
+            insn_text(program, moment.slot),
             "; ".join(native.get(moment.slot, [])),
             " ".join(changed),
             " ".join(other),
@@ -379,7 +388,7 @@ def _bisection(result: Triage) -> list[str]:
         return []
     rows = [*found.axes.items(), ("compilers", found.compilers)]
     rows += report.steps(found)
-    out = ["<h2>Bisection</h2>", _table(("axis", "result"), rows)]
+    out = ["<h2>Bisection</h2>", table(("axis", "result"), rows)]
     if found.step is not None:
         out.append(f"<p>First bad pass: <b>{escape(found.step.name)}</b></p>")
         out.append(f"<pre>{escape(narrowing.difference(found.step))}</pre>")
@@ -390,4 +399,4 @@ def _bisection(result: Triage) -> list[str]:
 
 
 def _experiments(diagnosis: Diagnosis) -> str:
-    return _table(("experiment", "result"), [(e.name, e.result) for e in diagnosis.experiments])
+    return table(("experiment", "result"), [(e.name, e.result) for e in diagnosis.experiments])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from harness.isa.disasm import format_insn
 from harness.isa.insn import Call, High
 from harness.isa.targets import function_target
 from harness.model import Outcome, OutOfFuel, Program, Returned, Trapped, Unknown, Vector
@@ -23,6 +22,7 @@ from harness.triage.facts import (
     WRONG_CODE,
     Facts,
 )
+from harness.triage.insn_text import insn_text
 from harness.triage.lockstep import Lockstep, slots, value_text, x86_lines
 from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
@@ -181,11 +181,10 @@ def listing(program: Program, wrong: int | None, sub: int | None = None) -> list
         start, end = here.start, min(here.end, here.start + 3 * AROUND)
     lines = [f"{here.name}:"]
     for slot in range(start, end):
-        insn = program.insns[slot]
-        if isinstance(insn, High):
+        if isinstance(program.insns[slot], High):
             continue
         mark = "-->" if slot == wrong else "   "
-        lines.append(f"{mark} {slot:4}: {format_insn(insn, slot=slot)}")
+        lines.append(f"{mark} {slot:4}: {insn_text(program, slot)}")
     return lines
 
 
@@ -250,7 +249,7 @@ def _trace(result: Triage) -> list[str]:
             ]
             held = slots(program, moments[: index + 1])[index]
             values += [f"[{place}]={value_text(v)}" for place, v in held if v is not None]
-            text = format_insn(program.insns[moment.slot], slot=moment.slot)
+            text = insn_text(program, moment.slot)
             if name == "jit":
                 text = "; ".join(native.get(moment.slot, []))
             lines.append(f"{name:6} {moment.slot:4}: {text:32} {' '.join(values)}")

@@ -63,6 +63,7 @@ RULES = {
     "tail call":   r"tail_calls are not allowed in programs with stack args",
     "frame":       r"frame pointer is read only",
     "reach":       r"invalid (read from|write to|indirect access to) stack|invalid stack",
+    "callback":    r"(?!)",  # Linux 7.3 has none
 }
 # fmt: on
 
@@ -90,7 +91,23 @@ def broken(program: Program) -> tuple[Broken, ...]:
     for slot, insn in enumerate(program.insns):
         if insn == Call("helper", 12) and with_slots:
             found.append(Broken("tail call", slot, "a tail call beside stack arguments"))
-    return tuple(found)
+    return (*found, *_callbacks(program))
+
+
+def _callbacks(program: Program) -> Iterator[Broken]:
+    """Yield the incoming slots that functions read whose address only is taken."""
+    called: dict[bool, set[int]] = {True: set(), False: set()}
+    for slot, insn in enumerate(program.insns):
+        target = function_target(insn, slot)
+        if target is not None:
+            called[isinstance(insn, Call)].add(target)
+    for sub in program.subprograms:
+        if sub.start in called[False] - called[True]:
+            for slot in range(sub.start, sub.end):
+                place = incoming_slot(program.insns[slot])
+                if place is not None:
+                    why = f"{sub.name} reads slot {place}, and what calls a callback fills no slot"
+                    yield Broken("callback", slot, why)
 
 
 def arguments(program: Program, sub: Subprogram) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import corpus
+from harness.corpus import Case
 from harness.load import NAMES_FILLED
 from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
@@ -35,7 +36,7 @@ from harness.triage.facts import (
     Kernel,
 )
 from harness.triage.judge import judge
-from harness.triage.linux import linux_kernel
+from harness.triage.linux import linux_kernel, linux_leg
 from harness.triage.marking import NO_MARK, Mark, mark, trace
 from harness.triage.native_text import NativeLine, native_text
 from harness.triage.reduce import (
@@ -51,8 +52,10 @@ from harness.triage.reduce import (
     shrink_input,
 )
 from harness.triage.targets import Target, target_of
+from harness.triage.text import TextTriage, triage_text
 from harness.triage.trees import shrink_tree
 
+KNOWN = Path("corpus/known.toml")
 GOAL = 12  # lines of C: where ours come to more, cvise goes on
 ATTEMPTS_OF_ALL = 80  # where each attempt takes every experiment
 
@@ -298,11 +301,18 @@ def triage_file(
     patience: float = PATIENCE,
     keep_in: Path | None = None,
     linux: bool = False,
-) -> tuple[Triage, dict[str, Any]]:
-    """Triage what *path* names and write its report to *out*; return it, and it as JSON."""
+    known: Path = KNOWN,
+) -> tuple[Triage | TextTriage, dict[str, Any]]:
+    """Triage what *path* names and write its report to *out*; return it, and it as JSON.
+
+    What *known* (known.toml) says about it goes into the report.
+    """
     from harness.triage import page, report
     from harness.triage.keeping import keep
 
+    case = corpus.read(path) if path.suffix == ".toml" else None
+    if case is not None and case.program is not None:
+        return _text_file(case, out, compilers, shrink, keep_in, linux, known)
     target = target_of(
         path, function=function, compilers=compilers, build=build, seed=seed, vectors=vectors
     )
@@ -318,18 +328,50 @@ def triage_file(
             kernel=kernel,
             tell=lambda words: display(f"{target.name}: {words}", None),
         )
+    row = as_json(result) | {"file": str(path)}
+    row |= _written(out, target.name, report.markdown(result), page.page(result))
+    if keep_in is not None:
+        kept, entry = keep(result, keep_in)
+        row |= {"case": str(kept), "known": str(entry)}
+    return result, row
+
+
+def _text_file(
+    case: Case,
+    out: Path,
+    compilers: Sequence[Compiler],
+    shrink: bool,
+    keep_in: Path | None,
+    linux: bool,
+    known: Path,
+) -> tuple[TextTriage, dict[str, Any]]:
+    """Triage the BPF text of *case*, as ``triage_file`` does with C."""
+    from harness.triage import text_report
+
+    if keep_in is not None:
+        raise HarnessError(f"{case.path}: --keep is for C; a case in BPF text is kept already")
+    with Display() as display, linux_leg(linux, compilers) as leg:
+        result = triage_text(
+            case,
+            leg,
+            known=corpus.read_known(known),
+            reduce=shrink,
+            tell=lambda words: display(f"{case.name}: {words}", None),
+        )
+    row = text_report.as_json(result) | {"file": str(case.path)}
+    made = text_report.markdown(result), text_report.html(result)
+    return result, row | _written(out, case.name, *made)
+
+
+def _written(out: Path, name: str, text: str, html: str) -> dict[str, str]:
+    """Write a report and a page to *out*; return where they are."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HarnessError(f"{out}: cannot be made: {error.strerror}") from None
-    text, html = out / f"{target.name}.md", out / f"{target.name}.html"
-    corpus.write_atomically(text, report.markdown(result))
-    corpus.write_atomically(html, page.page(result))
-    row = as_json(result) | {"file": str(path), "report": str(text), "page": str(html)}
-    if keep_in is not None:
-        case, known = keep(result, keep_in)
-        row |= {"case": str(case), "known": str(known)}
-    return result, row
+    corpus.write_atomically(out / f"{name}.md", text)
+    corpus.write_atomically(out / f"{name}.html", html)
+    return {"report": str(out / f"{name}.md"), "page": str(out / f"{name}.html")}
 
 
 def as_json(result: Triage) -> dict[str, Any]:
@@ -357,8 +399,12 @@ def as_json(result: Triage) -> dict[str, Any]:
     }
 
 
-def describe(result: Triage, row: dict[str, Any]) -> str:
+def describe(result: Triage | TextTriage, row: dict[str, Any]) -> str:
     """Return a few lines for people."""
+    if isinstance(result, TextTriage):
+        from harness.triage import text_report
+
+        return text_report.describe(result, row)
     lines = [
         f"{result.target.name}: {row['cause']} ({row['confidence']})",
         f"  {row['detail']}",

@@ -1,0 +1,87 @@
+"""What Linux's verifier says it knows of results, read from its log (level 2).
+
+A store to the context of a register that holds a constant on every path is a promise: the
+context holds one of those constants when the program ends. A run that leaves anything else
+there shows that the verifier, or the code made of what it let pass, is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.model import Returned
+
+_STORE = re.compile(
+    r"^(?P<insn>\d+): \([0-9a-f]{2}\) \*\(u(?P<bits>\d+) \*\)\(r(?P<base>\d+) (?P<off>[+-]\d+)\) = "
+    r"[rw](?P<src>\d+)\s*; (?P<state>.*)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """A store of known values to the context."""
+
+    insn: int
+    offset: int  # bytes into the context
+    size: int  # bytes
+    values: tuple[int, ...]  # on one path or another
+    source: int  # register
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        values = " or ".join(f"{value:#x}" for value in self.values)
+        return f"instruction {self.insn} stores R{self.source}={values} at byte {self.offset}"
+
+    def holds(self, outcome: Returned) -> bool:
+        """Return whether *outcome* is what is believed."""
+        return self.offset + self.size > len(outcome.ctx) or self._found(outcome) in self.values
+
+    def against(self, outcome: Returned) -> str:
+        """Return what *outcome* has instead, for people."""
+        values = " or ".join(f"{value:#x}" for value in self.values)
+        return (
+            f"Linux's verifier knows that R{self.source} is {values} here; "
+            f"what is stored is {self._found(outcome):#x}"
+        )
+
+    def _found(self, outcome: Returned) -> int:
+        return int.from_bytes(outcome.ctx[self.offset : self.offset + self.size], "little")
+
+
+def read(log: str) -> tuple[Belief, ...]:
+    """Return what *log* promises of the context.
+
+    Only of stores through an unmoved pointer to it, in the entry program, whose value is a
+    constant each time and whose bytes no other instruction writes.
+    """
+    values: dict[tuple[int, int, int, int], set[int]] = {}
+    unknown: set[int] = set()
+    written: dict[int, set[int]] = {}  # byte: instructions
+    for insn, off, size, source, state in _stores(log):
+        for byte in range(off, off + size):
+            written.setdefault(byte, set()).add(insn)
+        found = re.search(rf"\bR{source}=P?(-?\d+|0x[0-9a-f]+)(?=\s|$)", state)
+        if found is None:
+            unknown.add(insn)
+            continue
+        value = int(found[1], 0) & (1 << 8 * size) - 1
+        values.setdefault((insn, off, size, source), set()).add(value)
+    return tuple(
+        Belief(insn, off, size, tuple(sorted(known)), source)
+        for (insn, off, size, source), known in values.items()
+        if insn not in unknown and all(len(written[b]) == 1 for b in range(off, off + size))
+    )
+
+
+def _stores(log: str) -> Iterator[tuple[int, int, int, int, str]]:
+    for line in log.splitlines():
+        found = _STORE.match(line)
+        if found is None or "frame" in found["state"]:
+            continue
+        state = found["state"]
+        if re.search(rf"\bR{found['base']}=ctx\(\)", state) and int(found["off"]) >= 0:
+            size = int(found["bits"]) // 8
+            yield int(found["insn"]), int(found["off"]), size, int(found["src"]), state

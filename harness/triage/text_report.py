@@ -1,0 +1,245 @@
+"""A triage of BPF text as Markdown and as a page, ready for those who write Linux's verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib import metadata
+from typing import Any
+
+from harness.isa.insn import High
+from harness.jit import text as x86_text
+from harness.model import Accepted, Crashed, Program, Rejected, Returned, SubImage
+from harness.triage import page
+from harness.triage.facts import AGREES, LINUX_JIT, LINUX_VERIFIER
+from harness.triage.insn_text import insn_text
+from harness.triage.report import AROUND, first_lines
+from harness.triage.text import BUG, POISONED, TextTriage, outcome_text, said
+from harness.triage.text_repro import commands, standalone
+
+LOG = 40  # lines of Linux's log shown
+
+
+def title(result: TextTriage) -> str:
+    """Return one line that says what is wrong where."""
+    found, linux = result.diagnosis, result.facts.linux
+    if found.cause == LINUX_JIT:
+        return f"[BPF, x86-64] wrong value: {found.detail}"
+    if found.cause != LINUX_VERIFIER or linux is None:
+        return f"{found.cause}: {found.detail}"
+    match linux.verdict:
+        case Crashed():
+            return f"[BPF] verifier: {found.detail}"
+        case Rejected(message=message) if message.startswith(BUG):
+            return f"[BPF] {message}"
+        case Rejected(message=message) if POISONED in message:
+            return f"[BPF] verifier refuses a valid program: {message}"
+        case Accepted():
+            return f"[BPF] verifier {found.detail}"
+    return f"[BPF] verifier {found.detail}"
+
+
+def summary(result: TextTriage) -> str:
+    """Return one paragraph: who, what, how sure, how small."""
+    found, facts = result.diagnosis, result.facts
+    words = [f"**{found.cause}** ({found.confidence}): {found.detail}."]
+    words.append(
+        f"A {result.text.program.type} program of {len(facts.program.insns)} instructions"
+        + (f" on Linux {result.release}, x86-64." if result.release else ".")
+    )
+    if found.suspects:
+        words.append(f"Suspects: {', '.join(found.suspects)}.")
+    if result.mark.why:
+        words.append(f"{result.mark.why[:1].upper()}{result.mark.why[1:]}.")
+    if result.attempts and result.text.program != result.case.program:
+        words.append(f"Reduced in {result.attempts} attempts.")
+    return " ".join(words)
+
+
+def markdown(result: TextTriage) -> str:
+    """Return the whole report."""
+    parts = [f"# {title(result)}", summary(result)]
+    if result.cause and result.diagnosis.cause != AGREES:
+        parts += ["## Cause", result.cause]
+    parts += ["## The program", "```\n" + "\n".join(listing(result)) + "\n```"]
+    parts += _to_see(result)
+    wanted, seen = expected(result)
+    parts += ["## Expected and actual", f"Expected: {wanted}.\n\nActual: {seen}."]
+    parts += _log(result)
+    rows = ["| experiment | result |", "|---|---|"]
+    for each in result.diagnosis.experiments:
+        name, told = (text.replace("|", "\\|") for text in (each.name, each.result))
+        rows.append(f"| {name} | {told} |")
+    parts += ["## Experiments", "\n".join(rows)]
+    parts += ["## Versions", "\n".join(f"- {line}" for line in versions(result))]
+    if result.notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in result.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def listing(result: TextTriage) -> list[str]:
+    """Return the program, a function after the other, with the mark."""
+    return list(_listing(result.facts.program, result.mark.slot))
+
+
+def _listing(program: Program, marked: int | None) -> Iterator[str]:
+    for sub in program.subprograms:
+        yield f"{sub.name}:{_declared(program, sub.type_id, sub.name)}"
+        for slot in range(sub.start, sub.end):
+            if not isinstance(program.insns[slot], High):
+                mark = "-->" if slot == marked else "   "
+                yield f"{mark} {slot:4}: {insn_text(program, slot)}"
+
+
+def _declared(program: Program, type_id: int, name: str) -> str:
+    btf = program.btf
+    proto = btf.prototype(type_id) if btf is not None and type_id else None
+    if btf is None or proto is None:
+        return ""
+    given = ", ".join(btf.declare(p.type, "").rstrip() for p in proto.params)
+    return f"  ; {btf.declare(proto.returns, '').rstrip()} {name}({given or 'void'})"
+
+
+def _to_see(result: TextTriage) -> list[str]:
+    text = standalone(result)
+    if text.startswith("/*"):
+        return ["## To see it", f"No program of its own shows it: {text[3:-4]}."]
+    return [
+        "## To see it",
+        "`repro.c` loads the program and needs the kernel alone; as root:",
+        "```sh\n" + "\n".join(commands()) + "\n```",
+        "<details><summary>repro.c</summary>\n\n```c\n" + text.rstrip() + "\n```\n</details>",
+    ]
+
+
+def expected(result: TextTriage) -> tuple[str, str]:
+    """Return what should come and what comes, for people."""
+    facts, linux = result.facts, result.facts.linux
+    if linux is None:
+        return "not known", "Linux was not asked"
+    ran = all(isinstance(outcome, Returned) for outcome in facts.legs["interp"])
+    match linux.verdict:
+        case Crashed():
+            return "a verdict", said(linux.verdict)
+        case Rejected(message=message) if message.startswith(BUG):
+            return "acceptance, or a refusal that says what the program does wrong", message
+        case Rejected(message=message) if POISONED in message:
+            proof = (
+                ", and the interpreter, which checks each access, runs to the end" if ran else ""
+            )
+            return f"acceptance: the memory is the program's own{proof}", message
+        case Rejected(message=message):
+            return "acceptance", message
+    vector = result.diagnosis.vector
+    if vector is None or vector not in result.text.vectors:
+        return "the same everywhere", said(linux.verdict)
+    outcome = linux.outcomes[result.text.vectors.index(vector)]
+    wanted = "what the verifier knows to be stored there"
+    if result.diagnosis.cause == LINUX_VERIFIER:
+        wanted = "a refusal; accepted, what the verifier knows to be stored there"
+    return wanted, f"accepted; {outcome_text(outcome)}"
+
+
+def _log(result: TextTriage) -> list[str]:
+    linux = result.facts.linux
+    if linux is None or not linux.log or not isinstance(linux.verdict, Rejected):
+        return []
+    lines = [line for line in linux.log.splitlines() if line.strip()]
+    at = next((n for n, line in enumerate(lines) if linux.verdict.message in line), len(lines) - 1)
+    start = max(0, at - AROUND)
+    body = "\n".join(lines[start : at + 1])
+    return ["## The verifier's log", f"```\n{first_lines(body, LOG)}\n```"]
+
+
+def versions(result: TextTriage) -> list[str]:
+    """Return what was involved."""
+    linux = [f"Linux {result.release} (x86-64, in qemu)"] if result.release else []
+    return [*linux, f"crosscheck {metadata.version('crosscheck')}"]
+
+
+# --- the page -----------------------------------------------------------------------
+
+
+def html(result: TextTriage) -> str:
+    """Return the page: the program, our x86 and Linux's side by side, and the rest."""
+    name = escape(title(result))
+    program, marked = result.facts.program, result.mark.slot
+    parts = [f"<h1>{name}</h1>", page.verdict(result.diagnosis), page.sentence(summary(result))]
+    if result.cause and result.diagnosis.cause != AGREES:
+        parts += ["<h2>Cause</h2>"]
+        parts += [page.sentence(text) for text in result.cause.split("\n\n")]
+    rows = [("", line, None, _kind(line)) for line in listing(result)]
+    sides: list[tuple[str, Sequence[page.Row]]] = [("BPF", rows)]
+    sides.append(("our x86-64 (JIT)", page.x86(program, marked)))
+    if result.facts.linux is not None and result.facts.linux.images:
+        sides.append(("Linux's x86-64", list(_images(result))))
+    parts += page.side_by_side(sides, result.mark.why)
+    wanted, seen = expected(result)
+    parts.append("<h2>Expected and actual</h2>")
+    parts.append(page.table(("", ""), [("expected", wanted), ("actual", seen)]))
+    for text in _log(result)[1:]:
+        parts += ["<h2>The verifier's log</h2>", f"<pre>{escape(text[4:-4])}</pre>"]
+    rows_ = [(e.name, e.result) for e in result.diagnosis.experiments]
+    parts += ["<h2>Experiments</h2>", page.table(("experiment", "result"), rows_)]
+    parts += ["<h2>To see it</h2>", f"<pre>{escape(chr(10).join(commands()))}</pre>"]
+    parts.append("<details><summary>repro.c</summary>")
+    parts.append(f"<pre>{escape(standalone(result))}</pre></details>")
+    parts.append(f"<p>{escape(', '.join(versions(result)))}</p>")
+    parts += [f"<p>Note: {escape(note)}</p>" for note in result.notes]
+    return page.document(name, parts)
+
+
+def _kind(line: str) -> str:
+    if line.startswith("-->"):
+        return "wrong"
+    return "" if line.startswith(" ") else "name"
+
+
+def _images(result: TextTriage) -> Iterator[page.Row]:
+    assert result.facts.linux is not None
+    for image in result.facts.linux.images:
+        yield "", f"{image.name}:", None, "name"
+        for at, _, text in x86_text.disassemble(SubImage(image.name, image.code, ())):
+            yield f"{at:x}", text, None, ""
+
+
+# --- for people and programs --------------------------------------------------------
+
+
+def as_json(result: TextTriage) -> dict[str, Any]:
+    """Return *result* in the form of ``triage --json``."""
+    found = result.diagnosis
+    return {
+        "function": result.facts.program.name,
+        "build": "",
+        "compiler": "",
+        "cause": found.cause,
+        "detail": found.detail,
+        "confidence": found.confidence,
+        "suspects": list(found.suspects),
+        "diverges": found.cause != AGREES,
+        "lines": result.lines,
+        "asm": result.text.program.asm,
+        "vector": found.vector.hex() if found.vector is not None else None,
+        "wrong": result.mark.slot,
+        "pass": None,
+        "first_bad": None,
+        "kernel": result.release or None,
+        "experiments": [[e.name, e.result] for e in found.experiments],
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def describe(result: TextTriage, row: dict[str, Any]) -> str:
+    """Return a few lines for people."""
+    lines = [
+        f"{result.name}: {row['cause']} ({row['confidence']})",
+        f"  {row['detail']}",
+        f"  {row['lines']} lines of BPF text, {row['seconds']} s",
+    ]
+    if result.mark.why:
+        lines.append(f"  {result.mark.why}")
+    lines += [f"  note: {note}" for note in result.notes]
+    lines.append(f"  report: {row['report']}")
+    return "\n".join(lines)
