@@ -241,13 +241,7 @@ def test_the_report_and_the_page() -> None:
     found = triaged("reject_address_of_last_removed_function", leg)
     told = text_report.markdown(found)
     assert told.startswith("# [BPF] verifier bug: No program to jit")
-    for part in (
-        "## Cause",
-        "-->    0: r1 = dead ll",
-        "bpftool prog load",
-        "call live",
-        "## Versi",
-    ):
+    for part in ("## Cause", "-->    0: r1 = dead ll", "cc repro.c", "call live", "## Versions"):
         assert part in told
     shown = text_report.html(found)
     assert shown.startswith("<!doctype html>")
@@ -282,6 +276,9 @@ def test_repro_has_the_program(path: Path) -> None:
         found = replace(found, diagnosis=replace(found.diagnosis, vector=found.text.vectors[0]))
     made = text_repro.standalone(found)
     program = found.facts.program
+    if program.kfuncs:
+        assert made.startswith("/* It calls ")
+        return
     rows = re.findall(r"^\t\{ (0x\w+), (\d+), (\d+), (-?\d+), (-?\d+) \},", made, re.MULTILINE)
     code = b""
     for opcode, dst, src, off, imm in rows:

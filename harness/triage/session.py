@@ -16,7 +16,7 @@ from harness.corpus import Case
 from harness.load import NAMES_FILLED
 from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
-from harness.toolchain import Compiler, Display
+from harness.toolchain import Compiler, Display, find_compilers
 from harness.toolchain.cvise import find_cvise
 from harness.toolchain.tools import program_version
 from harness.triage import lockstep
@@ -350,10 +350,15 @@ def _text_file(
 
     if keep_in is not None:
         raise HarnessError(f"{case.path}: --keep is for C; a case in BPF text is kept already")
+    try:
+        compilers = compilers or find_compilers()
+    except HarnessError:
+        compilers = ()  # text needs none
     with Display() as display, linux_leg(linux, compilers) as leg:
         result = triage_text(
             case,
             leg,
+            compiler=compilers[0] if compilers else None,
             known=corpus.read_known(known),
             reduce=shrink,
             tell=lambda words: display(f"{case.name}: {words}", None),

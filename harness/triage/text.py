@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 
 from harness import corpus, pipeline, verifier
 from harness.corpus import Case, Known, ProgramText, RunCheck
+from harness.legs import kfuncs
 from harness.legs.interp import InterpLeg
 from harness.legs.kernel import KernelAnswer, KernelLeg
 from harness.model import (
@@ -31,6 +32,7 @@ from harness.model import (
     Verdict,
 )
 from harness.source.stream_shrink import Text, shrink
+from harness.toolchain import Compiler
 from harness.triage import beliefs, rules
 from harness.triage.facts import (
     AGREES,
@@ -113,23 +115,28 @@ def triage_text(
     leg: KernelLeg | None,
     *,
     known: Sequence[Known] = (),
+    compiler: Compiler | None = None,
     reduce: bool = True,
     questions: int = QUESTIONS,
     tell: Tell = lambda _: None,
 ) -> TextTriage:
-    """Answer for the BPF text of *case*: who is wrong, and how small."""
+    """Answer for the BPF text of *case*: who is wrong, and how small.
+
+    *compiler* makes what our verifier knows of the project's kernel functions.
+    """
     began = time.monotonic()
     assert case.program is not None
     tell("classify")
     start = Text(plain(case.program), tuple(run.ctx for run in case.runs) or _contexts(case))
-    facts = examine(case, start, leg)
+    bench = TextBench(case, leg, compiler)
+    facts = examine(bench, start)
     first = judge(facts)
     diagnosis, text, attempts, notes = first, start, 0, []
     if reduce and leg is not None and first.cause in (LINUX_VERIFIER, LINUX_JIT, VERIFIER):
         tell("reduce")
-        text, attempts = _reduced(case, start, facts, leg, questions, tell)
+        text, attempts = _reduced(bench, start, facts, questions, tell)
         if text != start:
-            shorter = examine(case, text, leg)
+            shorter = examine(bench, text)
             diagnosis = judge(shorter)
             if diagnosis.cause == first.cause:
                 facts = shorter
@@ -157,7 +164,7 @@ def cause_of(case: Case, known: Sequence[Known]) -> str:
     """Return what is written about *case*: by the entry of *known* about it, or in itself."""
     for entry in known:
         about = entry.source != "*" and fnmatchcase(str(case.path), entry.source)
-        if entry.status == "open" and about:
+        if entry.status == "open" and entry.kind != "parity" and about:
             return entry.note.strip()
     return case.note.strip()
 
@@ -176,20 +183,38 @@ def _contexts(case: Case) -> tuple[Vector, ...]:
 # --- experiments --------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class TextBench:
+    """Who looks at the texts of *case*."""
+
+    case: Case
+    leg: KernelLeg | None  # None: Linux is not asked
+    compiler: Compiler | None = None
+
+    def program(self, text: Text) -> Program:
+        """Return the program of *text*."""
+        program = corpus.program(text.program, self.case.name)
+        if program.kfuncs and self.compiler is not None:
+            (program,) = kfuncs.attach([program], self.compiler)
+        return program
+
+
 def look(
-    case: Case,
+    bench: TextBench,
     texts: Sequence[Text],
-    leg: KernelLeg | None,
     *,
-    log: bool,
+    ask: bool = True,
+    log: bool = False,
     images: bool = False,
     run: bool = True,
 ) -> list[TextFacts]:
     """Carry out the experiments on *texts*, with one question to Linux; *run*: on our legs."""
     found = []
+    options = verifier.Options(kernel_btf=corpus.kernel_types())
     for text in texts:
-        program = corpus.program(text.program, case.name)
-        verdict = verifier.verify(program, log_level=0).verdict
+        program = bench.program(text)
+        given = options if program.kfunc_btf is None else verifier.Options()
+        verdict = verifier.verify(program, log_level=0, options=given).verdict
         runs: dict[str, Sequence[Outcome]] = {"interp": [], "jit": []}
         if run and text.vectors:
             interp = InterpLeg(FUEL).prepare(program)
@@ -198,11 +223,11 @@ def look(
             else:
                 runs["interp"] = list(interp.run(text.vectors))
             runs["jit"] = list(pipeline.execute(program, "jit", text.vectors))
-        by_context = {check.ctx: check for check in case.runs}
+        by_context = {check.ctx: check for check in bench.case.runs}
         expected = [by_context[v] for v in text.vectors if v in by_context]
         found.append(TextFacts(text, program, verdict, runs, expected=expected))
-    if leg is not None:
-        answers = leg.check(
+    if bench.leg is not None and ask:
+        answers = bench.leg.check(
             [facts.program for facts in found],
             [text.vectors for text in texts],
             log_level=2 if log else 0,
@@ -213,14 +238,14 @@ def look(
     return found
 
 
-def examine(case: Case, text: Text, leg: KernelLeg | None) -> TextFacts:
+def examine(bench: TextBench, text: Text) -> TextFacts:
     """Carry out all experiments on *text*."""
-    (facts,) = look(case, [text], leg, log=True, images=True)
+    (facts,) = look(bench, [text], log=True, images=True)
     facts.note("our verifier", verdict_text(facts.verdict))
     for name, outcomes in facts.legs.items():
         for number, outcome in enumerate(outcomes):
             facts.note(f"{name}, context {_short(text.vectors[number])}", outcome_text(outcome))
-    if leg is None or facts.linux is None:
+    if facts.linux is None:
         facts.note("a real Linux", "not asked (--kernel)")
         return facts
     linux = facts.linux
@@ -237,7 +262,7 @@ def examine(case: Case, text: Text, leg: KernelLeg | None) -> TextFacts:
         if theirs:
             apart = image_difference(facts.program, theirs)
             facts.note("Linux: image against ours", apart or "the same, but for addresses")
-    (second,) = look(case, [text], leg, log=False)
+    (second,) = look(bench, [text])
     facts.again = second.linux
     if facts.again is not None:
         same = _gist(facts.again.verdict) == _gist(linux.verdict)
@@ -430,7 +455,7 @@ def marked(facts: TextFacts) -> Mark:
 
 
 def _reduced(
-    case: Case, start: Text, facts: TextFacts, leg: KernelLeg, most: int, tell: Tell
+    bench: TextBench, start: Text, facts: TextFacts, most: int, tell: Tell
 ) -> tuple[Text, int]:
     """Return a small text that Linux is still wrong about in the same way, and the attempts.
 
@@ -447,14 +472,14 @@ def _reduced(
         nonlocal tried
         tried += len(texts)
         tell(f"reduce: {tried} attempts")
-        seen = look(case, texts, None, log=False, run=False)
+        seen = look(bench, texts, ask=False, run=False)
         good = [_ours(found.verdict) == ours for found in seen]
         if not runs or isinstance(facts.verdict, Accepted):
             return good
         # what the interpreter takes to the end must stay so: it is how a refusal is known wrong
         left = [n for n, fits in enumerate(good) if fits]
         for number, found in zip(
-            left, look(case, [texts[n] for n in left], None, log=False), strict=True
+            left, look(bench, [texts[n] for n in left], ask=False), strict=True
         ):
             good[number] = _returns(found)
         return good
@@ -462,7 +487,7 @@ def _reduced(
     rounds = ATTEMPTS // TEXTS
     if not isinstance(facts.verdict, Accepted):
         small = shrink(start, alike, batch=TEXTS, rounds=rounds)
-        (found,) = look(case, [small], leg, log=False)
+        (found,) = look(bench, [small])
         if _shape(found) == wanted:
             return small, tried
 
@@ -476,7 +501,7 @@ def _reduced(
                 break
             questions += 1
             chunk = left[at : at + batch]
-            asked = look(case, [texts[n] for n in chunk], leg, log=accepted)
+            asked = look(bench, [texts[n] for n in chunk], log=accepted)
             for number, found in zip(chunk, asked, strict=True):
                 good[number] = _shape(found) == wanted
             if any(good):

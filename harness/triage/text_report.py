@@ -24,7 +24,7 @@ def title(result: TextTriage) -> str:
     """Return one line that says what is wrong where."""
     found, linux = result.diagnosis, result.facts.linux
     if found.cause == LINUX_JIT:
-        return f"[BPF, x86-64] wrong value: {found.detail}"
+        return f"[BPF, x86-64] wrong value: {result.mark.why or found.detail}"
     if found.cause != LINUX_VERIFIER or linux is None:
         return f"{found.cause}: {found.detail}"
     match linux.verdict:
@@ -62,6 +62,7 @@ def markdown(result: TextTriage) -> str:
     if result.cause and result.diagnosis.cause != AGREES:
         parts += ["## Cause", result.cause]
     parts += ["## The program", "```\n" + "\n".join(listing(result)) + "\n```"]
+    parts += _image(result)
     parts += _to_see(result)
     wanted, seen = expected(result)
     parts += ["## Expected and actual", f"Expected: {wanted}.\n\nActual: {seen}."]
@@ -98,6 +99,15 @@ def _declared(program: Program, type_id: int, name: str) -> str:
         return ""
     given = ", ".join(btf.declare(p.type, "").rstrip() for p in proto.params)
     return f"  ; {btf.declare(proto.returns, '').rstrip()} {name}({given or 'void'})"
+
+
+def _image(result: TextTriage) -> list[str]:
+    """Return Linux's image, where that is at fault."""
+    if result.diagnosis.cause != LINUX_JIT:
+        return []
+    lines = [f"{n:>6}: {text}" if n else text for n, text, _, _ in _images(result)]
+    body = first_lines("\n".join(lines), 2 * LOG)
+    return ["## Linux's image", f"```\n{body}\n```"] if lines else []
 
 
 def _to_see(result: TextTriage) -> list[str]:

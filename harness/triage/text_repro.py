@@ -45,6 +45,7 @@ int main(void)
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_type = @TYPE@;
 	attr.expected_attach_type = @ATTACH@;
+	attr.prog_flags = @FLAGS@;
 	attr.insns = (unsigned long)program;
 	attr.insn_cnt = sizeof(program) / sizeof(*program);
 	attr.license = (unsigned long)"@LICENSE@";
@@ -94,11 +95,13 @@ def standalone(result: TextTriage) -> str:
     if vector:
         parts.append(_bytes("unsigned char ctx", vector))
     parts += [_instructions(program), _functions(program)]
+    sleeps = program.sleepable or program.type == "syscall"
     attach = request.ATTACH_TYPES.get(request.attach_type_of(program), 0)
     main = (
         _MAIN.replace("@MAPS@\n", "".join(_maps(program)))
         .replace("@TYPE@", str(request.PROGRAM_TYPES[program.type]))
         .replace("@ATTACH@", str(attach))
+        .replace("@FLAGS@", "BPF_F_SLEEPABLE" if sleeps else "0")
         .replace("@LICENSE@", text.license)
         .replace("@LEVEL@", "2" if vector else "1")
         .replace("@RUN@", _RUN if vector else "")
