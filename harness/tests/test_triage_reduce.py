@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -133,6 +134,35 @@ def test_what_no_compiler_takes_is_not_proposed() -> None:
             index += 1
         count += index
     assert 10 < count < 30
+
+
+def test_macros_are_put_in_place(clang: Sequence[str]) -> None:
+    text = "#define A static __attribute__((noinline))\n#define CALL(f, a) ((f)(a))\n"
+    text += "#define NO(a, ...) a\nA int g(int a) { return a; }\n"
+    text += "int f(int x) { return CALL(g, x + 2) + NO(1, 2) + NO(3, 4) + NO(5, 6); }\n"
+
+    def same(subject: Subject) -> bool:
+        plain = subprocess.run(
+            [*clang, "-E", "-P", "-"], input=subject.c, capture_output=True, text=True, check=True
+        )
+        return re.sub(r"\s", "", plain.stdout) == want
+
+    want = re.sub(r"\s", "", "static __attribute__((noinline)) int g(int a) { return a; }"
+                  "int f(int x) { return ((g)(x + 2)) + 1 + 3 + 5; }")  # fmt: skip
+    small = reduce(Subject(text, "f", CONFIG), in_turn(same)).subject.c
+    assert small.count("#") == small.count("#define NO(") == 1
+    assert lines_of(small) == 7
+
+
+def test_a_variable_stays_with_its_struct() -> None:
+    text = 'struct { int a; union { int b; } u; } *v SEC("x");\nstruct s f(void) { return w; }\n'
+    once = layout_text(text)
+    assert once.splitlines() == [
+        "struct {", "\tint a;", "\tunion {", "\t\tint b;", "\t} u;", '} *v SEC("x");',
+        "struct s f(void) {", "\treturn w;", "}",
+    ]  # fmt: skip
+    assert layout_text(once) == once
+    assert layout_text("struct s { int a; };\n") == "struct s {\n\tint a;\n};\n"
 
 
 # --- outlines ---------------------------------------------------------------

@@ -58,6 +58,49 @@ def _reachable(tokens: list[str], function: str) -> Iterator[list[str]]:
     yield [token for chunk in kept for token in chunk]
 
 
+def _without_macros(tokens: list[str], _function: str) -> Iterator[list[str]]:
+    """Propose a macro's body wherever it is used, and the macro gone."""
+    for index, token in enumerate(tokens):
+        macro = _MACRO.fullmatch(token)
+        if macro is None or "..." in token:
+            continue
+        name, parameters, text = macro.groups()
+        text = re.sub(r"\\\n", " ", text or "")
+        body = split(text)
+        rest = tokens[:index] + tokens[index + 1 :]
+        if "#" in text or any(re.search(rf"\b{name}\b", t) for t in rest if t.startswith("#")):
+            continue
+        names = None if parameters is None else [p.strip() for p in parameters.split(",")]
+        yield _expanded(rest, name, names, body)
+
+
+def _expanded(
+    tokens: Sequence[str], name: str, parameters: list[str] | None, body: list[str]
+) -> list[str]:
+    out: list[str] = []
+    at = 0
+    while at < len(tokens):
+        places = None
+        if tokens[at] == name and parameters is None:
+            out += body
+        elif tokens[at] == name and tokens[at + 1 : at + 2] == ["("]:
+            places = _arguments(tokens, at + 1)
+            values = [list(tokens[a:b]) for a, b in places or ()]
+            if places is None or len(values) != len(parameters or ()):
+                return list(tokens)
+            given = dict(zip(parameters or (), values, strict=True))
+            for token in body:
+                out += given.get(token, [token])
+            at = closing(tokens, at + 1) or at
+        else:
+            out.append(tokens[at])
+        at += 1
+    return out
+
+
+_MACRO = re.compile(r"#\s*define\s+(\w+)(?:\(([^)]*)\))?(?:\s+(.*))?", re.DOTALL)
+
+
 def _defined(chunk: Sequence[str]) -> set[str]:
     """Return the names that *chunk* may define: those before its body or initialiser."""
     names: set[str] = set()
@@ -371,6 +414,7 @@ PASSES: tuple[Propose, ...] = tuple(
         _bare,
         _reachable,
         _without_statements,
+        _without_macros,
         _plain_types,
         _parameters,
         _unwrapped,

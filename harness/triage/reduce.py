@@ -156,8 +156,9 @@ _LONG = re.compile(r"unsigned (long|short|char)|signed char")
 
 
 def _size(text: str) -> int:
-    """Return the number of tokens; a plain type is one, as a name for it would be."""
-    return len(split(_LONG.sub("long", text)))
+    """Return the number of tokens, also in macros; a plain type is one, as a name for it is."""
+    tokens = split(_LONG.sub("long", text))
+    return sum(len(split(t[1:])) if t.startswith("#") and "define" in t else 1 for t in tokens)
 
 
 def _proposals(

@@ -22,6 +22,9 @@ BINARY = {
 }  # fmt: skip
 
 
+_TYPE = re.compile(r"\b(struct|union|enum)\b[^(){}=;]*$")  # a declarator may follow its braces
+
+
 def split(text: str) -> list[str]:
     """Return the tokens of *text*, directives whole, without comments and space."""
     return [
@@ -36,6 +39,7 @@ def join(tokens: Sequence[str]) -> str:
     lines: list[str] = []
     line = ""
     depth = values = 0  # open brackets; open braces of an initialiser
+    types: list[bool] = []  # for each other open brace: whether it is a type's
     for token in tokens:
         if token.startswith("#"):
             if line:
@@ -47,14 +51,17 @@ def join(tokens: Sequence[str]) -> str:
         depth -= token in (")", "]")
         glue = line and (
             ((line[-1].isalnum() or line[-1] == "_") and (token[0].isalnum() or token[0] in "_\"'"))
-            or (line[-1] == ")" and (token[0].isalpha() or token[0] == "_"))
+            or (line[-1] in ")}" and (token[0].isalpha() or token[0] == "_"))
             or line[-1] + token[0] in ("++", "--", "&&", "<<", ">>", "==", "//", "/*")
         )
         values += token == "{" and (values > 0 or line.endswith("="))
         inside = values > 0
         values -= token == "}" and inside
+        if token == "{" and not inside:
+            types.append(_TYPE.search(line) is not None)
+        named = token == "}" and not inside and bool(types) and types.pop()
         line += (" " if glue else "") + token
-        if not depth and not inside and token in (";", "{", "}"):
+        if not depth and not inside and token in (";", "{", "}") and not named:
             lines.append(line)
             line = ""
     return "\n".join([*lines, line]).strip() + "\n"
@@ -189,6 +196,7 @@ def layout_text(text: str) -> str:
         pieces = re.sub(
             r"(?<=[\w)\]])(\+|-|\*|/|%|\^|\||<<|>>|==|!=|<=|>=|=|\?|:)(?=[\w(~])", r" \1 ", pieces
         )
+        pieces = re.sub(r"^\}(?=[*\w])", "} ", pieces)
         pieces = re.sub(r"(?<=\S)\{$", " {", pieces)
         pieces = re.sub(r"\)(?=\w)", ") ", pieces)
         pieces = re.sub(r"(?<=\))=(?=[\w{ ])", " = ", pieces)
