@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def read_known(path: Path) -> tuple[Known, ...]:
         if entry.id in {other.id for other in found[:index]}:
             raise HarnessError(f"{path}: two entries have the id {entry.id!r}")
     return found
+
+
+def told(known: Iterable[Known], source: str, function: str = "", build: str = "") -> str:
+    """Return the note of the first open entry of *known* that names *source*, "" if none does.
+
+    Entries about what `crosscheck parity` shows are not meant.
+    """
+    for entry in known:
+        if entry.status == "open" and entry.kind != "parity" and entry.source != "*":
+            pairs = ((source, entry.source), (function, entry.function), (build, entry.build))
+            if all(not text or fnmatch.fnmatchcase(text, pattern) for text, pattern in pairs):
+                return entry.note.strip()
+    return ""
 
 
 _KNOWN = "id kind status note source function build compiler legs message link"

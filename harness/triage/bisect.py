@@ -122,6 +122,11 @@ def bisect(
     else:
         found = replace(found, step=step)
     if diagnosis.cause != WRONG_CODE:
+        if found.step is None and facts.built.program is not None:
+            # no pass over IR has a part in it: what code generation begins with says more
+            function = function or facts.subject.function
+            machine, selected = _machine(bench, facts, function)
+            found = replace(found, machine=machine, selected=selected, function=function)
         return found
     right, told = _ir(bench, facts, diagnosis)
     if right is not False:

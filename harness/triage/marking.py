@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.btf_check import validate
 from harness.isa.disasm import format_insn
-from harness.isa.stack_args import REG_ARGS, incoming_slot
+from harness.isa.insn import Call
+from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, incoming_slot
 from harness.isa.targets import function_target
-from harness.model import Accepted, Program, Rejected, Unknown
+from harness.model import Accepted, Program, Rejected, Subprogram, Unknown
 from harness.triage import lockstep, passing, rules
 from harness.triage.experiments import Built
 from harness.triage.facts import (
@@ -83,8 +86,14 @@ def refusal(facts: Facts, verdict: Rejected) -> str:
             f"loader goes on without, no function's arguments can be counted, and so: {message}"
         )
     here = [b for b in rules.broken(program) if b.rule == rule and b.insn in (slot, None)]
-    if rule == "unwritten" and here and slot is not None:
-        return f"{_read(program, slot)}: {message}"
+    if here and slot is not None:
+        if rule == "unwritten":
+            return f"{_read(program, slot)}: {message}"
+        if rule == "incoming":
+            sub = program.subprograms[program.subprogram_at(slot)]
+            return f"{_counted(program, sub)}; {_asks(program, sub)}: {message}"
+        if rule == "unread":
+            return f"{_unread(program, slot, message) or here[0].why}: {message}"
     if here:
         return f"{here[0].why}: {message}"
     if "bitwise operator" in message:
@@ -98,15 +107,55 @@ def _read(program: Program, slot: int) -> str:
     sub = next((s for s in program.subprograms if s.start == target), None)
     if sub is None:
         return "the callee is unknown"
+    return f"{_counted(program, sub)}; the kernel asks for all that BTF counts"
+
+
+def _counted(program: Program, sub: Subprogram) -> str:
+    """Return how many slots BTF gives *sub*, and which its code reads."""
     insns = program.insns[sub.start : sub.end]
     loads = sorted({place for insn in insns if (place := incoming_slot(insn))})
-    plural = "s" if len(loads) > 1 else ""
-    words = f"slot{plural} {', '.join(map(str, loads))}" if loads else "no slot"
+    words = f"{_plural(loads, 'slot')} {', '.join(map(str, loads))}" if loads else "no slot"
     count = rules.arguments(program, sub)
-    return (
-        f"BTF gives `{sub.name}` {count} parameters, which makes {count - REG_ARGS} slots, and its "
-        f"code reads {words}; the kernel asks for all that BTF counts"
-    )
+    slots = max(count - REG_ARGS, 0)
+    given = f"{slots} slot{'s' if slots > 1 else ''}" if slots else "no slot"
+    made = f"BTF gives `{sub.name}` {count} parameters, which makes {given}"
+    return f"{made}, and its code reads {words}"
+
+
+def _asks(program: Program, sub: Subprogram) -> str:
+    """Return why code of *sub* may have more slots than parameters."""
+    btf = program.btf
+    proto = btf.prototype(sub.type_id) if btf is not None and sub.type_id else None
+    if btf is not None and proto is not None:
+        wide = [p for p in proto.params if (btf.size_of(p.type) or 0) > SLOT_SIZE]
+        if wide:
+            names = ", ".join(f"`{btf.declare(p.type, p.name)}`" for p in wide)
+            return (
+                f"{names} of more than {SLOT_SIZE} bytes take two places each, and Linux counts one"
+            )
+    return "the kernel allows what BTF counts"
+
+
+def _plural(things: Sequence[object], word: str) -> str:
+    return f"{word}s" if len(things) > 1 else word
+
+
+def _unread(program: Program, slot: int, message: str) -> str:
+    """Return which call spoilt the register that *message* says is read in *slot*."""
+    found = re.match(r"R(\d+) !read_ok", message)
+    if found is None:
+        return ""
+    register = int(found[1])
+    sub = program.subprograms[program.subprogram_at(slot)]
+    calls = [
+        n
+        for n in range(sub.start, slot)
+        if isinstance(program.insns[n], Call) and register <= REG_ARGS
+    ]
+    written = [n for n in range(sub.start, slot) if register in rules.operands(program.insns[n])[1]]
+    if calls and (not written or written[-1] < calls[-1]):
+        return f"the call at {calls[-1]} leaves r{register} undefined, and nothing writes it since"
+    return ""
 
 
 def _right_build(facts: Facts) -> tuple[Built | None, str]:

@@ -16,7 +16,7 @@ from harness.source.layout import Layout
 from harness.source.signature import size_of
 from harness.triage import bisect as narrowing
 from harness.triage import passing, report
-from harness.triage.facts import AGREES, UNDECIDED, Diagnosis
+from harness.triage.facts import AGREES, CLANG, UNDECIDED, Diagnosis
 from harness.triage.insn_text import insn_text
 from harness.triage.lockstep import Lockstep, Value, slots, value_text, x86_lines
 from harness.triage.repro import commands, inputs, standalone
@@ -61,6 +61,8 @@ def page(result: Triage) -> str:
     """Return the page."""
     name = escape(report.title(result))
     parts = [f"<h1>{name}</h1>", verdict(result.diagnosis), sentence(report.summary(result))]
+    if result.known and result.diagnosis.cause in CLANG:
+        parts += ["<h2>Cause</h2>", *map(sentence, result.known.split("\n\n"))]
     parts += _sides(result)
     parts += _maps(result)
     if result.facts.planned.layouts:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from harness.isa.insn import Call, High
 from harness.isa.targets import function_target
-from harness.model import Outcome, OutOfFuel, Program, Returned, Trapped, Unknown, Vector
+from harness.model import (
+    Outcome,
+    OutOfFuel,
+    Program,
+    Returned,
+    Subprogram,
+    Trapped,
+    Unknown,
+    Vector,
+)
 from harness.source import driver
 from harness.source.layout import Layout
 from harness.toolchain.tools import llvmlite_llvm, program_version
@@ -53,6 +62,8 @@ def title(result: Triage) -> str:
 def markdown(result: Triage) -> str:
     """Return the whole report."""
     parts = [f"# {title(result)}", summary(result)]
+    if result.known and result.diagnosis.cause in CLANG:
+        parts += ["## Cause", result.known]
     parts += ["## The C", f"```c\n{result.subject.c.rstrip()}\n```"]
     parts += _compile(result)
     parts += _values(result)
@@ -179,13 +190,24 @@ def listing(program: Program, wrong: int | None, sub: int | None = None) -> list
     else:
         here = program.subprograms[sub or 0]
         start, end = here.start, min(here.end, here.start + 3 * AROUND)
-    lines = [f"{here.name}:"]
+    lines = [f"{here.name}:{declared(program, here)}"]
     for slot in range(start, end):
         if isinstance(program.insns[slot], High):
             continue
         mark = "-->" if slot == wrong else "   "
         lines.append(f"{mark} {slot:4}: {insn_text(program, slot)}")
     return lines
+
+
+def declared(program: Program, sub: Subprogram) -> str:
+    """Return what BTF says of *sub*, as a comment; "" where it says nothing."""
+    btf = program.btf
+    proto = btf.prototype(sub.type_id) if btf is not None and sub.type_id else None
+    if btf is None or proto is None:
+        return ""
+    given = ", ".join(btf.declare(p.type, p.name) for p in proto.params)
+    returns = btf.declare(proto.returns, "").rstrip()
+    return f"  ; BTF: {returns} {sub.name}({given or 'void'})"
 
 
 def called(program: Program, index: int) -> set[int]:

@@ -77,6 +77,7 @@ class Triage:
     mark: Mark = NO_MARK
     native: tuple[NativeLine, ...] = ()  # what the compiler makes of it for x86-64
     notes: tuple[str, ...] = field(default=())
+    known: str = ""  # what somebody wrote about it
     seconds: float = 0.0
 
     @property
@@ -328,6 +329,10 @@ def triage_file(
             kernel=kernel,
             tell=lambda words: display(f"{target.name}: {words}", None),
         )
+    entries = corpus.read_known(known)
+    first = target.subject
+    told = corpus.told(entries, str(path), first.function, str(first.config))
+    result = replace(result, known=told or (case.note.strip() if case is not None else ""))
     row = as_json(result) | {"file": str(path)}
     row |= _written(out, target.name, report.markdown(result), page.page(result))
     if keep_in is not None:

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
 from harness import corpus, pipeline, verifier
 from harness.corpus import Case, Known, ProgramText, RunCheck
@@ -162,11 +161,7 @@ def triage_text(
 
 def cause_of(case: Case, known: Sequence[Known]) -> str:
     """Return what is written about *case*: by the entry of *known* about it, or in itself."""
-    for entry in known:
-        about = entry.source != "*" and fnmatchcase(str(case.path), entry.source)
-        if entry.status == "open" and entry.kind != "parity" and about:
-            return entry.note.strip()
-    return case.note.strip()
+    return corpus.told(known, str(case.path)) or case.note.strip()
 
 
 def plain(text: ProgramText) -> ProgramText:

@@ -13,7 +13,7 @@ from harness.model import Accepted, Crashed, Program, Rejected, Returned, SubIma
 from harness.triage import page
 from harness.triage.facts import AGREES, LINUX_JIT, LINUX_VERIFIER
 from harness.triage.insn_text import insn_text
-from harness.triage.report import AROUND, first_lines
+from harness.triage.report import AROUND, declared, first_lines
 from harness.triage.text import BUG, POISONED, TextTriage, outcome_text, said
 from harness.triage.text_repro import commands, standalone
 
@@ -85,20 +85,11 @@ def listing(result: TextTriage) -> list[str]:
 
 def _listing(program: Program, marked: int | None) -> Iterator[str]:
     for sub in program.subprograms:
-        yield f"{sub.name}:{_declared(program, sub.type_id, sub.name)}"
+        yield f"{sub.name}:{declared(program, sub)}"
         for slot in range(sub.start, sub.end):
             if not isinstance(program.insns[slot], High):
                 mark = "-->" if slot == marked else "   "
                 yield f"{mark} {slot:4}: {insn_text(program, slot)}"
-
-
-def _declared(program: Program, type_id: int, name: str) -> str:
-    btf = program.btf
-    proto = btf.prototype(type_id) if btf is not None and type_id else None
-    if btf is None or proto is None:
-        return ""
-    given = ", ".join(btf.declare(p.type, "").rstrip() for p in proto.params)
-    return f"  ; {btf.declare(proto.returns, '').rstrip()} {name}({given or 'void'})"
 
 
 def _image(result: TextTriage) -> list[str]:
