@@ -599,7 +599,9 @@ class Interpreter:
     def _translate(self, slot: int, insn: Insn) -> Step:
         """Return the step for *insn*, which is at *slot*."""
         following = self._target(slot + 1)
-        if (slots := (incoming_slot(insn), outgoing_slot(insn))) != (None, None):
+        if isinstance(insn, Load | Store | StoreImm) and (
+            (slots := (incoming_slot(insn), outgoing_slot(insn))) != (None, None)
+        ):
             return _stack_argument(insn, *slots, following)
         if _misuses_a_register(insn):
             return _trap("instruction", "r10 is read only, r11 addresses stack arguments only")

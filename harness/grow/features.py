@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -146,7 +145,7 @@ def _uses(function: tree.Function) -> dict[str, set[str]]:
             case None | int() | str():
                 return
             case _:
-                look(tuple(getattr(node, f.name) for f in fields(node)), use)
+                look(tuple([getattr(node, name) for name in tree.names_of(type(node))]), use)
 
     look(function.body, "computed")
     return out
@@ -175,7 +174,7 @@ def _kind(kind: tree.Type) -> str:
 def code_features(program: Program, image: Image | None) -> set[str]:
     """Return the pairs of opcodes of *program*, and the forms its image has."""
     names = [opcode(insn) for insn in program.insns]
-    out = {_pair(a, b) for a, b in pairwise(names)}
+    out = {_pair(a, b) for a, b in set(pairwise(names))}
     if image is None:
         return out
     if sum(len(emitted.addrs) for emitted in image.subprograms) != len(names):
@@ -186,8 +185,9 @@ def code_features(program: Program, image: Image | None) -> set[str]:
             continue  # dead code, for one, has no image
         ends = (*emitted.addrs[1:], len(emitted.code))
         code = emitted.code
-        for name, start, end in zip(names[sub.start : sub.end], emitted.addrs, ends, strict=True):
-            out.add(_emitted(name, code[start : start + 5], end - start))
+        each = zip(names[sub.start : sub.end], emitted.addrs, ends, strict=True)
+        found = {(name, code[start : start + 5], end - start) for name, start, end in each}
+        out.update([_emitted(*one) for one in found])
     return out
 
 
@@ -196,6 +196,7 @@ def _pair(a: str, b: str) -> str:
     return f"pair {a}, {b}"
 
 
+@lru_cache(maxsize=1 << 13)
 def opcode(insn: Insn) -> str:
     """Return the kind of an instruction: its operation, widths and operands, no numbers."""
     get = getattr

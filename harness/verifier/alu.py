@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from harness.isa.insn import AddrSpaceCast, Alu, Endian, LoadImm
 from harness.verifier import bounds
 from harness.verifier.bounds import Scalar, const
@@ -55,6 +57,14 @@ _SYMBOLS = {  # bpf_alu_string
 }  # fmt: skip
 
 
+_TOTAL = frozenset({"add", "sub", "mul", "xor"})
+
+
+@lru_cache(1 << 10)
+def _constant(imm: int) -> Reg:
+    return Reg(SCALAR, const(imm))
+
+
 def alu(env: Env, frame: Frame, insn: Alu) -> None:
     """``check_alu_op``."""
     op = insn.op
@@ -71,10 +81,22 @@ def alu(env: Env, frame: Frame, insn: Alu) -> None:
             check_writable(env, dst)
             frame.regs[dst] = UNKNOWN_REG
         return
-    if insn.src is not None:
-        read_reg(env, frame, insn.src)
+    regs = frame.regs
+    left, src = regs[dst], insn.src
+    right = _constant(insn.imm) if src is None else regs[src]
+    if (
+        left.type == SCALAR == right.type
+        and not left.id
+        and not left.delta
+        and op in _TOTAL
+        and not env.has_arena
+    ):  # the common case: nothing is refused, linked or split
+        regs[dst] = left.with_num(bounds.alu(op, insn.bits, left.num, right.num))
+        return
+    if src is not None:
+        read_reg(env, frame, src)
     read_reg(env, frame, dst)
-    if insn.src is None:
+    if src is None:
         if op in ("div", "mod", "sdiv", "smod") and insn.imm == 0:
             raise Refused("div by zero", env.insn)
         if op in ("lsh", "rsh", "arsh") and not 0 <= insn.imm < insn.bits:
@@ -188,7 +210,7 @@ def _arithmetic(env: Env, frame: Frame, insn: Alu) -> None:
     regs = frame.regs
     dst = regs[insn.dst]
     src = insn.src
-    operand = Reg(SCALAR, const(insn.imm)) if src is None else regs[src]
+    operand = _constant(insn.imm) if src is None else regs[src]
     if dst.type == ARENA or operand.type == ARENA:
         if dst.type != ARENA:
             regs[insn.dst] = operand

@@ -96,7 +96,9 @@ def verify(program: Program, *, log_level: int = 1, options: Options | None = No
     The log is in the kernel's form: *log_level* 0 none, 1 the path to the refusal, 2 all
     paths, and 4 more the statistics of each function. Never raises for what *program* holds.
     """
-    return explore(program, log_level=log_level, options=options)[1]
+    env, found = explore(program, log_level=log_level, options=options)
+    env.liveness = None  # it knows *env*: without it nothing is left that only gc can free
+    return found
 
 
 def explore(

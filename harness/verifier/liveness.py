@@ -381,6 +381,11 @@ class _Instance:
         writes[at] = writes.get(at, 0) | halves
 
 
+# For each frame: halves that its callers may read, and by slot of the last function the others
+_Chain = list[tuple[int, dict[int, int]]]
+_NOWHERE: dict[int, int] = {}
+
+
 class StackLiveness:
     """The analysis, and the questions pruning asks it."""
 
@@ -391,7 +396,8 @@ class StackLiveness:
         self.analysed: set[int] = set()
         self.before: list[list[_Regs | None]] = [[] for _ in env.subs]  # of the latest pass
         self.call_spills: dict[int, _Spills] = {}
-        self._touched: dict[int, tuple[int, ...]] = {}  # by id: instructions are shared
+        self._touched: list[tuple[int, ...]] = []  # by slot
+        self._chains: dict[tuple[int, ...], _Chain] = {}  # by call sites and functions
 
     # --- asking -------------------------------------------------------------------
 
@@ -406,19 +412,30 @@ class StackLiveness:
 
     def live_halves(self, state: State) -> list[int]:
         """Return, for each frame, the halves that may still be read (``bpf_stack_slot_alive``)."""
+        frames = state.frames
+        key = tuple([part for frame in frames for part in (frame.callsite, frame.subprog)])
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._chains[key] = self._chain(state)
+        at = state.insn
+        return [outer | live.get(at, 0) for outer, live in chain]
+
+    def _chain(self, state: State) -> _Chain:
+        """Return, for each frame, what its callers may read, and what the last function may."""
         env = self.env
         depth = len(state.frames) - 1
         instances = [self._lookup(state, number) for number in range(depth + 1)]
         current = instances[depth]
         if current is None:
-            return [ALL_HALVES] * (depth + 1)
-        out: list[int] = []
+            return [(ALL_HALVES, _NOWHERE)] * (depth + 1)
+        out: _Chain = []
         for number in range(depth + 1):
             halves = 0
+            live = _NOWHERE
             relative = number + current.depth - depth
             # a negative relative frame wraps in the kernel's u32 and is never in range
             if 0 <= relative <= current.depth:
-                halves = current.live[relative].get(state.insn, 0)
+                live = current.live[relative]
             for outer in range(number, depth):
                 instance = instances[outer]
                 if instance is None:
@@ -431,7 +448,7 @@ class StackLiveness:
                 callsite = state.frames[outer + 1].callsite
                 at = callsite if env.calls_callback[callsite] else callsite + 1
                 halves |= instance.live[relative].get(at, 0)
-            out.append(halves)
+            out.append((halves, live))
         return out
 
     # --- computing ------------------------------------------------------------------
@@ -552,18 +569,20 @@ class StackLiveness:
         dirty[0] = 1
         insns, successors = env.insns, env.successors
         touched = self._touched
+        if not touched:
+            known = {id(insn): _touched(insn) for insn in insns}
+            touched = self._touched = [known[id(insn)] for insn in insns]
         while 1 in dirty:
             for at in order:
-                regs = before[at - start]
-                if regs is None or not dirty[at - start]:
+                if not dirty[at - start]:
                     continue
                 dirty[at - start] = 0
+                regs = before[at - start]
+                assert regs is not None
                 # what is known is shared between instructions, and never changed in place
                 out, out_spills = regs, spills[at - start]
                 insn = insns[at]
-                if id(insn) not in touched:
-                    touched[id(insn)] = _touched(insn)
-                for reg in touched[id(insn)]:
+                for reg in touched[at]:
                     if regs[reg] is not None:
                         out, out_spills = out.copy(), out_spills.copy()
                         self._transfer(insn, out, out_spills, incoming, depth, callsites)

@@ -65,7 +65,10 @@ class Trail:
 
     def empty(self) -> bool:
         """Say whether everything is found."""
-        last = self.frame + 1
+        frame = self.frame
+        if self.regs[frame] or self.slots[frame]:
+            return False
+        last = frame + 1
         return not (any(self.regs[:last]) or any(self.slots[:last]) or any(self.args[:last]))
 
     def key(self) -> Hashable:
@@ -173,8 +176,10 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
         at = last
         frame = trail.frame
         mask = trail.regs[frame]
+        begin = state.first
+        top = history[end - 1][0] if end else -1  # slot of the latest entry
         while True:
-            entry = history[end - 1] if end and history[end - 1][0] == at else None
+            entry = history[end - 1] if top == at else None
             if skip:
                 skip = False
             else:
@@ -212,11 +217,12 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
                         return changed
             following = at
             # get_prev_insn_idx
-            if at == state.first and (end == 0 or (end == 1 and history[0][0] == at)):
+            if at == begin and (end == 0 or (end == 1 and top == at)):
                 break
             if entry is not None:
                 at = entry[1]
                 end -= 1
+                top = history[end - 1][0] if end else -1
                 if walked is not None and state is start:
                     here: Hashable
                     if frame:
@@ -229,6 +235,8 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
                     walked.add(here)
             else:
                 at -= 1
+                if at >= 0:
+                    continue
             if not 0 <= at < count:
                 raise NotModelled(f"verifier bug: backtracking idx {at}")
         trail.regs[frame] = mask
@@ -237,7 +245,9 @@ def mark(env: Env, start: State, trail: Trail) -> bool:
             break
         state = parent
         for number in range(trail.frame, -1, -1):
-            if _mark_frame(parent, number, trail):
+            if (trail.regs[number] or trail.slots[number] or trail.args[number]) and _mark_frame(
+                parent, number, trail
+            ):
                 changed = True
             if loud:
                 regs, slots = trail.regs[number], trail.slots[number]
