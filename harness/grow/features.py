@@ -145,7 +145,8 @@ def _uses(function: tree.Function) -> dict[str, set[str]]:
             case None | int() | str():
                 return
             case _:
-                look(tuple([getattr(node, name) for name in tree.names_of(type(node))]), use)
+                names_here = tree.names_of(type(node))  # type: ignore[arg-type]
+                look(tuple([getattr(node, name) for name in names_here]), use)
 
     look(function.body, "computed")
     return out

@@ -570,8 +570,12 @@ class StackLiveness:
         insns, successors = env.insns, env.successors
         touched = self._touched
         if not touched:
-            known = {id(insn): _touched(insn) for insn in insns}
-            touched = self._touched = [known[id(insn)] for insn in insns]
+            known: dict[int, tuple[int, ...]] = {}  # by id: instructions are shared
+            for insn in insns:
+                found = known.get(id(insn))
+                if found is None:
+                    found = known[id(insn)] = _touched(insn)
+                touched.append(found)
         while 1 in dirty:
             for at in order:
                 if not dirty[at - start]:
