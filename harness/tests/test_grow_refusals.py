@@ -91,6 +91,7 @@ CONFIRMED = {
     refusals.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
     refusals.OR:      (case("clang_or_on_stack_pointer.toml"), "2", "v3", "hidden"),
     refusals.BOOL:    (BOOL, "2", "v3", "hidden"),
+    refusals.VOID:    (read("void_function.c"), "2", "v3", "hidden"),
     refusals.FRAMES:  (FRAMES, "1", "v3", "hidden"),
 }
 # fmt: on
