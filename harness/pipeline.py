@@ -144,7 +144,7 @@ def plan(path: Path, source: str, settings: Settings) -> Plan:
     empty = Plan(source, path, refusals=refusals, mcpus=mcpus)
     newest = max(mcpus or [config.mcpu for config in settings.configs])
     arguments = [*driver.discovery_args(), f"-mcpu={newest}"]
-    result = run_compiler(_newest(settings), arguments, source=path)
+    result = run_compiler(_newest(settings), arguments, source=path, timeout=settings.patience)
     if result.output is None:
         return replace(empty, failure=result.why)
     try:

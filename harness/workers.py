@@ -8,6 +8,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -20,9 +21,13 @@ class Pool:
     def __init__(self, jobs: int) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["harness.pipeline"])
+        # what a worker leaves that is ended in the middle goes with the pool
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="crosscheck-", ignore_cleanup_errors=True
+        )
         try:
             self._executor = ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=_start_worker
+                jobs, mp_context=context, initializer=_start_worker, initargs=(self._scratch.name,)
             )
         except OSError as error:
             raise HarnessError(
@@ -38,9 +43,11 @@ class Pool:
             for process in multiprocessing.active_children():
                 process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._scratch.cleanup()
 
 
-def _start_worker() -> None:
+def _start_worker(scratch: str) -> None:
+    tempfile.tempdir = scratch
     # Most of what a step makes lives as long as the step: looking for cycles is in vain.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)

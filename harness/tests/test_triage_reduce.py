@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,22 @@ from harness import findings
 from harness.cli import main
 from harness.findings import Finding
 from harness.model import BuildConfig, HarnessError
+from harness.pipeline import Plan, Settings
 from harness.source import tree
 from harness.source.generate import generate
 from harness.tests.test_triage import WEIGH
 from harness.toolchain import Compiler
+from harness.triage import experiments
 from harness.triage.cvise import with_cvise
-from harness.triage.experiments import Subject
+from harness.triage.experiments import Bench, Built, Subject
+from harness.triage.facts import WRONG_CODE, Diagnosis, Facts
 from harness.triage.passes import PASSES
 from harness.triage.reduce import Reduction, in_turn, lines_of, reduce
+from harness.triage.session import Cvise, Triage, by_all_means
+from harness.triage.targets import Target
 from harness.triage.tokens import layout_text, outline
 from harness.triage.trees import shrink_tree
+from harness.workers import Pool
 
 CONFIG = BuildConfig("clang", "2", "v3", "hidden")
 
@@ -289,6 +297,28 @@ def test_cvise_ends_by_count_and_else_by_the_clock(fake: Path) -> None:
     assert "did not end in 2 s" in late.notes[0]
 
 
+def missing() -> Sequence[str]:
+    raise HarnessError("cannot fetch cvise (no apt): apt install cvise")
+
+
+@pytest.mark.parametrize(
+    ("cvise", "said"),
+    [(missing, "cannot fetch cvise (no apt): apt install cvise"), (None, "it was not asked for")],
+)
+def test_without_cvise_the_report_says_why(
+    cvise: Cvise | None, said: str, compiler: Compiler
+) -> None:
+    subject = lines_with("this", 20)
+    facts = Facts(subject, Plan("input.c", Path("input.c")), Built(CONFIG, ()))
+    target = Target("a", subject, compiler)
+    diagnosis = Diagnosis(WRONG_CODE, "", "high")
+    before = Triage(target, subject, diagnosis, diagnosis, facts, ())
+    test = in_turn(lambda candidate: candidate.c.count("int") >= 20)
+    found = by_all_means(before, subject, test, False, 50, cvise, 60.0, lambda _: None)
+    assert found.lines >= 13
+    assert found.notes[-1] == f"more than 12 lines, and no cvise to go on with: {said}"
+
+
 def test_a_cvise_that_fails_changes_nothing(fake: Path) -> None:
     subject = lines_with("this", 3)
     fake.write_text("#!/bin/sh\necho no luck >&2\nexit 7\n")
@@ -311,6 +341,35 @@ if status == 0 and "--target=bpf" in sys.argv and "-S" not in sys.argv and "-c" 
     open(name, "wb").write(data.replace(right, wrong))
 sys.exit(status)
 """
+
+
+def test_a_compiler_that_hangs_is_waited_for_once(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "HANGS", 1.0)
+    path = tmp_path / "slow-clang"
+    slow = 'case "$*" in *-disable-llvm-passes*) ;; *--target=bpf*) sleep 99;; esac'
+    path.write_text(f'#!/bin/sh\n{slow}\nexec {compiler.shell} "$@"\n')
+    path.chmod(0o755)
+    hanging = Compiler((str(path),), "slow", compiler.version, True, "option")
+    config = replace(CONFIG, compiler=hanging.name)
+    with Bench(Settings(configs=(config,), compilers=(hanging,), patience=20)) as bench:
+        planned = bench.plan(Subject(WEIGH, "weigh", config, count=4))
+        bench.settings = replace(bench.settings, patience=3)
+        for patience in (3, 1):
+            built = bench.build(planned, config)
+            assert (built.crashed, built.program) == (True, None)
+            assert f"did not finish in {patience}." in built.why
+        assert bench.settings.patience == 1
+
+
+def test_what_an_interrupted_worker_leaves_goes_with_the_pool() -> None:
+    pool = Pool(1)
+    with pool as executor:
+        left = Path(executor.submit(tempfile.mkdtemp, prefix="crosscheck-").result())
+        assert left.is_dir()
+        pool.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert not left.parent.exists()
 
 
 def test_a_reduction_that_never_ends_keeps_the_finding(

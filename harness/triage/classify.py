@@ -30,6 +30,7 @@ from harness.triage.facts import (
     Kernel,
     built_text,
     general,
+    ours_left_out,
     rightness,
     same_behaviour,
     verdict_text,
@@ -56,7 +57,8 @@ def classify(
 def concluded(facts: Facts) -> Diagnosis:
     """Return the judgement of *facts* with all experiments."""
     diagnosis = judge(facts)
-    return replace(diagnosis, experiments=tuple(facts.log))
+    detail = ours_left_out(diagnosis.detail)
+    return replace(diagnosis, detail=detail, experiments=tuple(facts.log))
 
 
 @dataclass(frozen=True, slots=True)

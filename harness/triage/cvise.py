@@ -1,8 +1,8 @@
 """cvise goes on where our own passes end, and asks us of every text whether it will do.
 
 Its interestingness test is a script of a few lines that hands the text's path to us over a
-socket: this process has everything loaded, and counts. After so many questions every answer
-is no, and cvise comes to its end by itself; so the same text comes out whenever it is asked.
+socket: this process has everything loaded, and counts. After so many questions cvise is ended,
+and the shortest text that would do counts; so the same text comes out whenever it is asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.triage.experiments import Subject
 from harness.triage.reduce import Interesting, Reduction
 from harness.triage.tokens import split
 
-QUESTIONS = 150  # texts that are looked at
+QUESTIONS = 100  # texts that are looked at
 PATIENCE = 300.0  # seconds after which cvise is ended
 _TEST = """\
 #!{python} -IS
@@ -66,23 +66,26 @@ def with_cvise(
             except OSError as error:
                 raise HarnessError(f"cannot start cvise: {error.strerror}") from None
             try:
-                asked, late = _answer(process, server, subject, interesting, questions, patience,
-                                      step)  # fmt: skip
+                answers, late = _answer(process, server, subject, interesting, questions, patience,
+                                        step)  # fmt: skip
             finally:
                 kill_group(process.pid)
                 process.wait()
             log.seek(0)
             said = log.read().strip().splitlines()
-        text = source.read_text(encoding="utf-8", errors="surrogateescape")
+    asked = len(answers)
+    fit = [text for text, good in answers.items() if good]
+    text = min(fit, key=lambda text: len(split(text)), default=subject.c)
     notes: tuple[str, ...] = ()
     if late:
         # what it had by then depends on the machine
         text = subject.c
         notes = (f"cvise did not end in {patience:.0f} s; its text is not used",)
-    elif process.returncode:
-        notes = (f"cvise failed: {said[-1] if said else process.returncode}",)
     elif asked >= questions:
         notes = (f"cvise ended after {asked} attempts: shorter texts may do",)
+    elif process.returncode:
+        notes = (f"cvise failed: {said[-1] if said else process.returncode}",)
+        text = subject.c
     shorter = len(split(text)) < len(split(subject.c))
     found = replace(subject, c=text) if shorter else subject
     return Reduction(found, asked, int(shorter), not notes, notes)
@@ -96,29 +99,34 @@ def _answer(
     questions: int,
     patience: float,
     step: Callable[[int], None],
-) -> tuple[int, bool]:
-    """Answer until *process* ends; return how many texts were looked at, and if time ran out."""
+) -> tuple[dict[str, bool], bool]:
+    """Answer until *process* ends, or *questions* texts were looked at.
+
+    Returns which of them would do, and whether time ran out.
+    """
     deadline = time.monotonic() + patience
     answers: dict[str, bool] = {}
     with selectors.DefaultSelector() as ready:
         ready.register(server, selectors.EVENT_READ)
         while process.poll() is None:
             if time.monotonic() > deadline:
-                return len(answers), True
+                return answers, True
             if not ready.select(timeout=0.1):
                 continue
             with server.accept()[0] as asker:
                 text = _asked(asker)
                 if text is None:
                     continue
-                if text not in answers and len(answers) < questions:
+                if text not in answers:
+                    if len(answers) == questions:
+                        return answers, False
                     answers[text] = interesting([replace(subject, c=text)])[0]
                     step(len(answers))
                 try:
-                    asker.sendall(b"y" if answers.get(text) else b"n")
+                    asker.sendall(b"y" if answers[text] else b"n")
                 except OSError:
                     continue  # cvise gave that test up
-    return len(answers), False
+    return answers, False
 
 
 def _asked(asker: socket.socket) -> str | None:

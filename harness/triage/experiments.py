@@ -41,6 +41,8 @@ from harness.triage.tokens import outline
 _TRIPLE = "x86_64-unknown-linux-gnu"
 _LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 GCC_TIMEOUT = 30.0  # seconds
+PATIENCE = 30.0  # seconds for a compiler call on one function
+HANGS = 5.0  # seconds, once the compiler did not end
 # What a compiler sees of undefined behaviour, and what shortened text tends to have of it.
 STRICT = tuple(
     f"-Werror={name}"
@@ -180,7 +182,12 @@ class Bench:
         """Return what the compiler makes of *planned*; *extra* are further arguments."""
         text = driver.translation_unit(planned.c, planned.layouts, config.linkage)
         compiler = compiler or self.settings.compiler(config.compiler)
-        return run_compiler(compiler, [*driver.bpf_args(config), *extra], source=text, cache=cache)
+        arguments = [*driver.bpf_args(config), *extra]
+        patience = self.settings.patience
+        result = run_compiler(compiler, arguments, source=text, cache=cache, timeout=patience)
+        if result.timed_out:
+            self.settings = replace(self.settings, patience=min(HANGS, patience))
+        return result
 
     def build(
         self,
@@ -213,7 +220,10 @@ class Bench:
         """Compile, load and verify the program of a file that has its own."""
         arguments = tuple(driver.program_args(subject.config))
         compiler = self.settings.compiler(subject.config.compiler)
-        result = run_compiler(compiler, arguments, source=planned.path, cache=cache)
+        patience = self.settings.patience
+        result = run_compiler(
+            compiler, arguments, source=planned.path, cache=cache, timeout=patience
+        )
         built = Built(subject.config, arguments, result.output, result.why, result.crashed)
         if result.output is None:
             return built
@@ -239,7 +249,8 @@ class Bench:
         path.write_bytes(re.sub(rb"(?m)^(\s+)r(\d+ = w\d+)$", rb"\1w\2", text.output))
         compiler = compiler or self.settings.compiler(config.compiler)
         target = ["--target=bpf", f"-mcpu={config.mcpu}", "-c", "-x", "assembler", path.name]
-        return run_compiler(compiler, target, cwd=path.parent, cache=False)
+        patience = self.settings.patience
+        return run_compiler(compiler, target, cwd=path.parent, cache=False, timeout=patience)
 
     def run_object(
         self,

@@ -85,8 +85,12 @@ class Diagnosis:
 
 def general(text: str) -> str:
     """Return *text* without its numbers, and without the names of our scratch folders."""
-    text = re.sub(r"/\S*/crosscheck-\w+/", "", text)
-    return re.sub(r"0x[0-9a-f]+|\d+", "N", text)
+    return re.sub(r"0x[0-9a-f]+|\d+", "N", ours_left_out(text))
+
+
+def ours_left_out(text: str) -> str:
+    """Return *text* without the names of our scratch folders."""
+    return re.sub(r"/\S*/crosscheck-\w+/", "", text)
 
 
 @dataclass(slots=True)
@@ -115,7 +119,7 @@ class Facts:
 
     def note(self, name: str, result: str) -> None:
         """Add an experiment to the log, without the names of our scratch folders."""
-        self.log.append(Experiment(name, re.sub(r"/\S*/crosscheck-\w+/", "", result)))
+        self.log.append(Experiment(name, ours_left_out(result)))
 
     @property
     def legs(self) -> dict[str, Sequence[Outcome]]:

@@ -24,6 +24,7 @@ from harness.triage.bisect import Bisection, bisect
 from harness.triage.classify import Wanted, concluded, examine, kinds, look
 from harness.triage.cvise import PATIENCE as CVISE_PATIENCE
 from harness.triage.cvise import with_cvise
+from harness.triage.experiments import PATIENCE as COMPILER_PATIENCE
 from harness.triage.experiments import STRICT, Bench, Subject
 from harness.triage.facts import (
     AGREES,
@@ -127,7 +128,10 @@ def triage(
     began = time.monotonic()
     everyone = (target.compiler, *(c for c in compilers if c.name != target.compiler.name))
     settings = Settings(
-        configs=(target.subject.config,), compilers=everyone, native_compiler=native
+        configs=(target.subject.config,),
+        compilers=everyone,
+        native_compiler=native,
+        patience=COMPILER_PATIENCE,
     )
     gcc = gcc_compiler()
     with Bench(settings) as bench:
@@ -204,7 +208,7 @@ def _reduced(
         test = nullcontext(in_turn(partial(_all_show, bench, wanted, gcc, kernel)))
         notes.append(f"it takes every experiment to tell: at most {attempts} attempts to reduce")
     with test as interesting:
-        reduction = _by_all_means(
+        reduction = by_all_means(
             result, original, interesting, every, attempts, cvise, patience, tell
         )
     subject = replace(reduction.subject, strict=False)
@@ -232,7 +236,7 @@ def _all_show(
     return found.signature == wanted.signature and valid
 
 
-def _by_all_means(
+def by_all_means(
     result: Triage,
     subject: Subject,
     interesting: Interesting,
