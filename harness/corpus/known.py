@@ -65,12 +65,12 @@ def read_known(path: Path) -> tuple[Known, ...]:
 
 
 def told(known: Iterable[Known], source: str, function: str = "", build: str = "") -> str:
-    """Return the note of the first open entry of *known* that names *source*, "" if none does.
+    """Return the note of the first entry of *known* that names *source*, "" if none does.
 
-    Entries about what `crosscheck parity` shows are not meant.
+    What is fixed is not meant, nor what `crosscheck parity` shows.
     """
     for entry in known:
-        if entry.status == "open" and entry.kind != "parity" and entry.source != "*":
+        if entry.status != "fixed-in" and entry.kind != "parity" and entry.source != "*":
             pairs = ((source, entry.source), (function, entry.function), (build, entry.build))
             if all(not text or fnmatch.fnmatchcase(text, pattern) for text, pattern in pairs):
                 return entry.note.strip()

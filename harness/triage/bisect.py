@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from harness.compare import agree
 from harness.model import BuildConfig, Unknown
 from harness.pipeline import Plan
-from harness.toolchain import Compiler
+from harness.toolchain import Compiler, CompileResult
+from harness.triage import rules
 from harness.triage.classify import shape
 from harness.triage.experiments import Bench, Built
 from harness.triage.facts import WRONG_CODE, Diagnosis, Facts, consensus
@@ -25,6 +26,8 @@ AXES = (
 )
 # fmt: on
 _RUN = re.compile(r"^BISECT: (?:NOT )?running pass \((\d+)\) (.*)$", re.MULTILINE)
+_POISON = re.compile(r"^.*\bcall [^\n]*\b(?:poison|undef)[,)].*$", re.MULTILINE)
+_CODE = re.compile(r" on function \(")  # of code generation, in the words of its pass manager
 _BANNER = re.compile(r"^(?:# )?\*\*\* IR Dump After (.*?) \*\*\*:?.*$", re.MULTILINE)
 MAX_PASSES = 1 << 20
 
@@ -122,6 +125,10 @@ def bisect(
     else:
         found = replace(found, step=step)
     if diagnosis.cause != WRONG_CODE:
+        if rules.rule_of(diagnosis.detail) == "unread":
+            told = _poison(bench, facts, config)
+            late = found.step is not None and _CODE.search(found.step.name) is not None
+            found = replace(found, ir=told, innocent=bool(told) and late)
         if found.step is None and facts.built.program is not None:
             # no pass over IR has a part in it: what code generation begins with says more
             function = function or facts.subject.function
@@ -207,11 +214,47 @@ def _passes(bench: Bench, bad: Bad, facts: Facts, config: BuildConfig) -> Step |
             high = middle
         else:
             low = middle
+    high = _earlier(bad, facts, config, names, high)
     texts = []
     for limit in (high - 1, high):
         made = bench.compile(facts.planned, config, ["-S", "-g0", *_limit(limit)], cache=False)
         texts.append((made.output or b"").decode(errors="replace"))
     return Step(high, names.get(high, f"pass {high}"), *texts)
+
+
+def _poison(bench: Bench, facts: Facts, config: BuildConfig) -> str:
+    """Return since which pass the IR passes poison to a function, "" where it does not."""
+
+    def compiled(limit: int) -> CompileResult:
+        arguments = ["-S", "-emit-llvm", "-g0", *_limit(limit)]
+        return bench.compile(facts.planned, config, arguments, cache=False)
+
+    def calls(limit: int) -> str:
+        found = _POISON.search((compiled(limit).output or b"").decode(errors="replace"))
+        return found[0].strip() if found else ""
+
+    names = {int(number): name for number, name in _RUN.findall(compiled(-1).diagnostics)}
+    if not names or not calls(max(names)):
+        return ""
+    low, high = 0, max(names)  # none at low, some at high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if calls(middle) else (middle, high)
+    return f"since pass {high}, {names.get(high, '?')}, it passes poison: `{calls(high)}`"
+
+
+def _earlier(
+    bad: Bad, facts: Facts, config: BuildConfig, names: Mapping[int, str], high: int
+) -> int:
+    """Return the first pass over IR with which it shows, where pass *high* is not one.
+
+    A pass of code generation that brings it out may only undo by chance what hid it: then
+    it shows with fewer passes, too.
+    """
+    if not _CODE.search(names.get(high, "")):
+        return high
+    passes = [n for n in sorted(names) if n < high and not _CODE.search(names[n])]
+    return next((n for n in passes if bad(facts.planned, config, _limit(n), None)), high)
 
 
 def _limit(number: int) -> list[str]:

@@ -9,7 +9,7 @@ import tomlkit
 from harness import corpus
 from harness.corpus import Case, SourceText
 from harness.model import HarnessError
-from harness.triage.facts import CLANG
+from harness.triage.facts import CLANG, UNDECIDED
 from harness.triage.session import Triage
 
 
@@ -25,6 +25,8 @@ def keep(result: Triage, folder: Path) -> tuple[Path, Path]:
         CLANG[1]: ("compile_error", "compile_error"),
         CLANG[2]: ("reject", "rejected"),
     }.get(result.diagnosis.cause, ("", ""))
+    if result.diagnosis.cause == UNDECIDED:
+        raise HarnessError("undecided, and not kept: a real Linux may know (--kernel)")
     if not kind:
         raise HarnessError(
             f"{result.diagnosis.cause}: --keep is for what the compiler has to mend; "

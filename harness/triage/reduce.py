@@ -215,9 +215,9 @@ def shrink_input(bench: Bench, subject: Subject, wanted: Wanted) -> Vector | Non
         good = _shows(bench, subject, wanted, proposals)
         if not good:
             break
-        # all single steps that work, taken together if that works too
+        # of each place the smallest value that works, taken together if that works too
         together = best
-        for vector in good:
+        for vector in sorted(good, key=_weight, reverse=True):
             together = bytes(
                 g if g != b else t for g, b, t in zip(vector, best, together, strict=True)
             )

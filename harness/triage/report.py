@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -37,6 +38,10 @@ from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
 
 SELECTED = 60  # lines of machine code shown
+# in the words of ``passing.first_difference``
+_PASSED = re.compile(
+    r"argument (\d+) \((\S+)\) at the call of (\w+) is (?:[^;]*? above the (\d+) bits of its type)?"
+)
 AROUND = 12  # instructions shown on either side of the wrong one
 
 
@@ -50,7 +55,14 @@ def title(result: Triage) -> str:
         arguments = f", function of {count} arguments"
     match result.diagnosis.cause:
         case cause if cause == WRONG_CODE:
-            return f"[BPF] wrong code at -O{config.opt} -mcpu={config.mcpu}{arguments}"
+            where = f"at -O{config.opt} -mcpu={config.mcpu}"
+            passed = _PASSED.search(result.wrong_why)
+            if passed is None:
+                return f"[BPF] wrong code {where}{arguments}"
+            number, place, callee, upper = passed.groups()
+            what = f"argument {number} of {callee}, in {'a stack slot' if '-' in place else place},"
+            short = f"is not extended from {upper} bits" if upper else "is wrong"
+            return f"[BPF] wrong code {where}: {what} {short}"
         case cause if cause == CRASH:
             return f"[BPF] clang {version} fails on valid code at -O{config.opt}{arguments}"
         case cause if cause == REFUSED:
@@ -80,7 +92,8 @@ def markdown(result: Triage) -> str:
 
 def as_in_repro(result: Triage, text: str) -> str:
     """Return *text* with our driver called as it is in repro.c."""
-    return text.replace(driver.entry(result.subject.function), "entry")
+    text = text.replace(driver.entry(result.subject.function), "entry")
+    return text.replace("crosscheck_ctx", "ctx").replace("crosscheck_license:", "gpl:")
 
 
 def summary(result: Triage) -> str:

@@ -171,13 +171,15 @@ def html(result: TextTriage) -> str:
         parts += [page.sentence(text) for text in result.cause.split("\n\n")]
     rows = [("", line, None, _kind(line)) for line in listing(result)]
     sides: list[tuple[str, Sequence[page.Row]]] = [("BPF", rows)]
-    sides.append(("our x86-64 (JIT)", page.x86(program, marked)))
+    ours = page.x86(program, marked)
+    if len(ours) > len(program.subprograms):  # more than names
+        sides.append(("our x86-64 (JIT)", ours))
     if result.facts.linux is not None and result.facts.linux.images:
         sides.append(("Linux's x86-64", list(_images(result))))
     parts += page.side_by_side(sides, result.mark.why)
     wanted, seen = expected(result)
     parts.append("<h2>Expected and actual</h2>")
-    parts.append(page.table(("", ""), [("expected", wanted), ("actual", seen)]))
+    parts.append(page.table(("expected", "actual"), [(wanted, seen)]))
     for text in _log(result)[1:]:
         parts += ["<h2>The verifier's log</h2>", f"<pre>{escape(text[4:-4])}</pre>"]
     rows_ = [(e.name, e.result) for e in result.diagnosis.experiments]
