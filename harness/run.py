@@ -441,12 +441,14 @@ def work(
     finished: Callable[[Any], Iterator[Step]],
     jobs: int,
     left: Callable[[], float | None] = lambda: None,
+    fresh: int | None = None,
 ) -> None:
     """Run *steps*, and the ones that follow from their results, in *jobs* processes.
 
     *finished* takes a result and returns what follows, unless the step itself says that.
     *left* says for how many seconds to wait for another result, None for ever; raises
-    TimeOver after them.
+    TimeOver after them. After *fresh* steps there are new processes: what one holds grows, with
+    the largest it has done.
     """
     waiting: list[Step] = []
     asked: dict[Future[Any], Step] = {}
@@ -476,13 +478,17 @@ def work(
             add(then(result))
             continue
         running: dict[Future[Any], Step] = {}
+        begun = 0
         try:
             with Pool(jobs) as pool:
                 while waiting or running or asked:
                     # a few more than can run, so that no worker waits for us
-                    while waiting and len(running) < jobs + 2:
+                    while waiting and len(running) < jobs + 2 and begun != fresh:
                         step = waiting.pop()
                         running[pool.submit(step.call, *step.arguments)] = step
+                        begun += 1
+                    if not running and begun == fresh:
+                        break
                     done, _ = wait([*running, *asked], left(), return_when=FIRST_COMPLETED)
                     if not done:
                         raise TimeOver

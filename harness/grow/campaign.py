@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 SHRINKING = 0.15  # of the workers' time that new cases may take
 WANTED = 6  # new features that a case is shrunk for, at most
+FRESH = 16  # steps of a worker, then a new one takes its place
 OFTEN = 5.0  # seconds between two samples of progress
 FAULTS = 8  # batches lost in a row that end the campaign
 GRACE = 1.0  # seconds behind the campaign's time after which nothing is waited for
@@ -116,7 +117,7 @@ class _Session:
     faults: int = 0
     sampled: float = 0.0
     told: float = 0.0
-    memory: dict[int, int] = field(default_factory=dict)  # by process
+    memory: dict[int, int] = field(default_factory=dict)  # by process, the last that told
 
     def summary(self) -> Summary:
         """Return what the campaign came to so far."""
@@ -137,7 +138,7 @@ def grow(
     if work is None:
         from harness.run import work as local
 
-        work = local
+        work = partial(local, fresh=FRESH * campaign.jobs)
     _writable(campaign)
     path = campaign.folder / "campaign.sqlite"
     parents = b"" if campaign.resume and path.exists() else packed_parents(campaign.parents)
@@ -323,7 +324,10 @@ def _batch_done(session: _Session, result: BatchResult) -> Iterator[Step]:
     session.checking_seconds += result.seconds
     session.batches += 1
     if result.process:
+        session.memory.pop(result.process, None)
         session.memory[result.process] = result.memory
+        for gone in list(session.memory)[: -session.campaign.jobs]:
+            del session.memory[gone]
     session.faults = session.faults + 1 if result.lost else 0
     if session.faults >= FAULTS:
         raise HarnessError(f"{FAULTS} batches were lost in a row: {result.lost}")

@@ -18,19 +18,21 @@ from typing import Any
 from harness.grow.campaign import Work
 from harness.model import HarnessError
 from harness.run import Step, TimeOver
-from harness.run import work as local
 
 ENGINES = ("local", "dask")
 AHEAD = 2  # steps that wait at the scheduler, so that no worker waits for us
 CONNECT = 30  # seconds to reach a scheduler
 
 
-def engine(name: str, scheduler: str | None = None) -> Work:
-    """Return what runs steps on the engine *name*; *scheduler* is the address of a cluster's."""
+def engine(name: str, scheduler: str | None = None) -> Work | None:
+    """Return what runs steps on the engine *name*, None for a campaign's own.
+
+    *scheduler* is the address of a cluster's.
+    """
     if name == "local":
         if scheduler:
             raise HarnessError("--scheduler is of --engine dask")
-        return local
+        return None
     return partial(dask_work, scheduler=scheduler)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness import run
 from harness.grow import engines
 from harness.model import HarnessError
 from harness.run import Step, TimeOver
@@ -44,15 +45,30 @@ def test_what_runs_when_the_time_is_over_is_not_waited_for(engine: str):
         results.append(result)
         return iter(())
 
+    work = engines.engine(engine) or run.work
     began = time.monotonic()
 
     def left() -> float | None:
         return 0.2 if results else None
 
     with pytest.raises(TimeOver):
-        engines.engine(engine)([Step(double, (3,)), Step(wait_long)], finished, 2, left)
+        work([Step(double, (3,)), Step(wait_long)], finished, 2, left)
     assert results == [6]
     assert time.monotonic() - began < 100
+
+
+def test_workers_are_replaced():
+    seen: list[int] = []
+
+    def finished(result: int) -> Iterator[Step]:
+        seen.append(result)
+        if len(seen) < 7:
+            yield Step(os.getpid)
+
+    run.work([Step(os.getpid)], finished, 1, fresh=3)
+    assert len(seen) == 7
+    assert [len(set(seen[at : at + 3])) for at in (0, 3, 6)] == [1, 1, 1]
+    assert len(set(seen)) == 3
 
 
 def complain() -> None:
