@@ -171,7 +171,8 @@ def _writable(campaign: Campaign) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HarnessError(f"{folder}: cannot be written: {error.strerror}") from None
+            why = f"{folder}: cannot be written: {error.strerror}: name another folder"
+            raise HarnessError(why) from None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise HarnessError(f"{folder}: cannot be written: name another folder")
 

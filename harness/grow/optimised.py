@@ -37,7 +37,8 @@ def functions(
     None where the compiler does not say.
     """
     text = driver.translation_unit(c, layouts, config.linkage)
-    args = [*driver.bpf_args(config), "-S", "-emit-llvm"]
+    # debug information changes no code, and would be most of the text
+    args = [*driver.bpf_args(config), "-g0", "-S", "-emit-llvm"]
     made = run_compiler(compiler, args, source=text, timeout=patience)
     return parsed((made.output or b"").decode(errors="replace"))
 

@@ -82,7 +82,8 @@ class Explanation:
 def explain(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> Explanation:
     """Return the constructs that *program* is refused for."""
     found: list[str] = []
-    now, verdict = program, _verdict(program, refusal)
+    now: Program = program
+    verdict: Verdict = refusal
     while isinstance(verdict, Rejected) and len(found) < MOST:
         if frames_too_large(now, verdict.message):
             return Explanation((*found, FRAMES))
@@ -98,13 +99,6 @@ def explain(program: Program, refusal: Rejected, functions: Functions, runs: Run
             return Explanation(tuple(found), message)
         case Unknown(why=why):
             return Explanation(tuple(found), f"unknown: {why}")
-
-
-def _verdict(program: Program, before: Verdict) -> Verdict:
-    """Return the verdict on *program* with a budget that holds for what is mended, too."""
-    budget = verifier.Options(budget=BUDGET)
-    found = verifier.verify(program, log_level=0, options=budget).verdict
-    return before if isinstance(found, Unknown) else found
 
 
 def _mended(

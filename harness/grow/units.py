@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from harness import pipeline
@@ -259,20 +259,26 @@ def causes(seen: Judgement, settings: Settings) -> list[str]:
     verdict = seen.verification.verdict if seen.verification is not None else None
     if check.outcome != "rejected" or not isinstance(verdict, Rejected):
         return []
-    config, compiler = check.config, settings.compiler(check.config.compiler)
-    planned = plan([one])
-
-    @lru_cache(maxsize=1)
-    def optimised() -> Mapping[str, Optimised]:
-        patience = patient(settings, [one]).patience
-        return functions(planned.text, planned.layouts, config, compiler, patience)
-
     place, native = seen.target.place, next(iter(seen.natives.values()), ())
     bools = {
         at.offset for at in place.arguments if at and isinstance(at.type, Scalar) and at.type.bool
     }
     runs = Runs(seen.target.vectors[:FEW], native[:FEW], place.mask, frozenset(bools))
-    return refused_for(program, verdict, optimised, runs)
+    return refused_for(program, verdict, partial(_optimised, one, check.config, settings), runs)
+
+
+_last: tuple[tuple[str, BuildConfig], Mapping[str, Optimised]] | None = None
+
+
+def _optimised(one: Member, config: BuildConfig, settings: Settings) -> Mapping[str, Optimised]:
+    """Return the functions in the IR of *one*, whose functions come one after the other."""
+    global _last
+    if _last is None or _last[0] != (one.text, config):
+        planned, compiler = plan([one]), settings.compiler(config.compiler)
+        patience = patient(settings, [one]).patience
+        seen = functions(planned.text, planned.layouts, config, compiler, patience)
+        _last = (one.text, config), seen
+    return _last[1]
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:
