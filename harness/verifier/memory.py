@@ -68,6 +68,7 @@ from harness.verifier.state import (
 )
 
 _S64_MIN = -(1 << 63)
+_S64 = 1 << 63
 LOADED = {  # what a load of unknown memory gives
     (size, sign): Reg(SCALAR, Scalar.from_load(size, sign))
     for size in (1, 2, 4, 8)
@@ -77,6 +78,9 @@ LOADED = {  # what a load of unknown memory gives
 _WRONLY_PROG = 1 << 8  # map flag
 _FLOW_KEYS_SIZE = 56  # struct bpf_flow_keys
 _PERCPU_ARRAY, _INSN_ARRAY = 6, 34
+
+
+_NAMES = tuple(f"R{reg}" for reg in range(16))
 
 
 def read_reg(env: Env, frame: Frame, reg: int) -> Reg:
@@ -104,8 +108,9 @@ def load(env: Env, frame: Frame, insn: Load) -> None:
         return
     base = read_reg(env, frame, insn.src)
     check_writable(env, insn.dst)
-    access(env, base, f"R{insn.src}", insn.off, insn.size, False, insn.dst, insn.signed)
-    save_pointer_type(env, base.type, True)
+    access(env, base, _NAMES[insn.src], insn.off, insn.size, False, insn.dst, insn.signed)
+    if env.pointer_types[env.insn] != base.type:
+        save_pointer_type(env, base.type, True)
 
 
 def store(env: Env, frame: Frame, insn: Store) -> None:
@@ -115,8 +120,9 @@ def store(env: Env, frame: Frame, insn: Store) -> None:
         _arg_write(env, frame, insn.off, frame.regs[insn.src])
         return
     base = read_reg(env, frame, insn.dst)
-    access(env, base, f"R{insn.dst}", insn.off, insn.size, True, insn.src)
-    save_pointer_type(env, base.type, False)
+    access(env, base, _NAMES[insn.dst], insn.off, insn.size, True, insn.src)
+    if env.pointer_types[env.insn] != base.type:
+        save_pointer_type(env, base.type, False)
 
 
 def store_imm(env: Env, frame: Frame, insn: StoreImm) -> None:
@@ -291,6 +297,18 @@ def access(
     register's for messages. *strict* refuses misaligned accesses to any memory.
     """
     kind = reg.type
+    if kind == STACK and size == 8:
+        num = reg.num
+        at = num[0] - ((num[0] & _S64) << 1) + off
+        if not num[1] and not at & 7 and -MAX_STACK <= at <= -8:  # the common case
+            frame = env.state.frames[reg.info]
+            if len(frame.stack) * 8 < -at:
+                frame = grow(env, reg.info, -at)
+            if write:
+                write_fixed(env, reg.info, at, size, value)
+            else:
+                read_fixed(env, frame, at, size, value)
+            return
     if size > 1 and (
         kind == STACK
         or strict
@@ -299,17 +317,6 @@ def access(
     ):
         check_alignment(env, reg, off, size)
     if kind == STACK:
-        if size == 8 and not reg.num.mask:  # the common case, in bounds
-            at = signed(reg.num.value) + off
-            if -MAX_STACK <= at <= -size:
-                frame = env.state.frames[reg.info]
-                if len(frame.stack) * 8 < -at:
-                    frame = grow(env, reg.info, -at)
-                if write:
-                    write_fixed(env, reg.info, at, size, value)
-                else:
-                    read_fixed(env, frame, at, size, value)
-                return
         check_stack_bounds(env, reg, name, off, size, write)
         if write:
             write_stack(env, reg, off, size, value)

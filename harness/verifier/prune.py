@@ -571,6 +571,8 @@ def _clear_singular_ids(state: State) -> None:
     """Drop ids that link nothing (``bpf_clear_singular_ids``)."""
     counts: dict[int, int] = {}
     for frame in state.frames:
+        if frame.shared and frame.without_ids():
+            continue
         for reg in frame.regs:
             if reg.type == SCALAR and reg.id:
                 key = reg.id & ~ADD_CONST
