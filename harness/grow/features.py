@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import verifier
 from harness.btf import FuncProto
+from harness.isa.decoded import Facts
 from harness.isa.insn import PARAMS, Goto, Insn, Jump
 from harness.model import BuildConfig, Image, Program, Rejected, Unknown, Verification
 from harness.source import tree
@@ -174,13 +175,13 @@ def _kind(kind: tree.Type) -> str:
 
 def code_features(program: Program, image: Image | None) -> set[str]:
     """Return the pairs of opcodes of *program*, and the forms its image has."""
-    names = [opcode(insn) for insn in program.insns]
+    names = _OPCODES.of(program.insns)
     out = {_pair(a, b) for a, b in set(pairwise(names))}
     if image is None:
         return out
     if sum(len(emitted.addrs) for emitted in image.subprograms) != len(names):
         program = verifier.fixup(program)  # it made other instructions of some
-        names = [opcode(insn) for insn in program.insns]
+        names = _OPCODES.of(program.insns)
     for sub, emitted in zip(program.subprograms, image.subprograms, strict=False):
         if len(emitted.addrs) != sub.end - sub.start:
             continue  # dead code, for one, has no image
@@ -197,7 +198,6 @@ def _pair(a: str, b: str) -> str:
     return f"pair {a}, {b}"
 
 
-@lru_cache(maxsize=1 << 13)
 def opcode(insn: Insn) -> str:
     """Return the kind of an instruction: its operation, widths and operands, no numbers."""
     get = getattr
@@ -212,6 +212,9 @@ def opcode(insn: Insn) -> str:
         PARAMS in (get(insn, "dst", None), get(insn, "src", None)),
         isinstance(insn, Jump | Goto) and insn.off < 0,
     )
+
+
+_OPCODES = Facts(opcode)
 
 
 @lru_cache(maxsize=4096)

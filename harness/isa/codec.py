@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct, error
 
 from harness.isa import opcodes as o
+from harness.isa.decoded import keep, known_slots
 from harness.isa.insn import (
     PARAMS,
     AddrSpaceCast,
@@ -247,12 +248,6 @@ _READERS = _readers()
 OPCODES = frozenset({LD_IMM64, *(op for op, reader in enumerate(_READERS) if reader)})
 
 
-# Values repeat, within a program and between those of an object, and are immutable: equal ones
-# are one, so that what is known of them is found by identity. By registers and slot.
-_SEEN: dict[int, dict[tuple[int, int, int, int], Insn]] = {}
-_MOST_SEEN = 1 << 14
-
-
 def decode(code: bytes, *, registers: int = REGISTERS) -> tuple[Insn, ...]:
     """Return the instructions of *code*, one entry for each slot of eight bytes.
 
@@ -264,9 +259,7 @@ def decode(code: bytes, *, registers: int = REGISTERS) -> tuple[Insn, ...]:
         raise ValueError(f"BPF code of {len(code)} bytes: the length must be a multiple of 8")
     out: list[Insn] = []
     slots = list(SLOT.iter_unpack(code))
-    seen = _SEEN.setdefault(registers, {})
-    if len(seen) > _MOST_SEEN:
-        seen.clear()
+    seen = known_slots(registers)  # values repeat, and are immutable
     skip = False
     for index, slot in enumerate(slots):
         if skip:
@@ -299,6 +292,7 @@ def decode(code: bytes, *, registers: int = REGISTERS) -> tuple[Insn, ...]:
             if insn is None:
                 insn = Raw(opcode, dst, src, off, imm)
             seen[slot] = insn
+            keep(insn)
         out.append(insn)
     return tuple(out)
 

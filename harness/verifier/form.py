@@ -7,11 +7,10 @@ registers and opcodes (``check_and_resolve_insns``), function and line informati
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from harness.btf import GLOBAL, Enum, Func, Int
 from harness.isa import opcodes as o
 from harness.isa.codec import LD_IMM64, Fields, fields
+from harness.isa.decoded import Facts
 from harness.isa.insn import PARAMS, High, Insn, LoadImm
 from harness.isa.stack_args import incoming_slot, outgoing_slot
 from harness.verifier import ksyms, maps
@@ -52,31 +51,24 @@ def _known_opcode(code: int) -> bool:
     return mode in (o.ABS, o.IND) and code & 0x18 != o.SIZES[8]  # LD; ld_imm64 is apart
 
 
-_fields = lru_cache(1 << 14)(fields)  # the programs of an object share most of their text
+_FIELDS = Facts(fields)
 
 
 def slot_fields(insns: list[Insn]) -> list[Fields]:
     """Return opcode, registers, offset and immediate of every slot."""
     out: list[Fields] = []
-    known: dict[int, Fields] = {}  # by id: what is decoded shares equal instructions
     high = 0
-    for insn in insns:
-        found = known.get(id(insn))
-        if found is None:
-            if isinstance(insn, High):
-                out.append((0, 0, 0, 0, high))
-                high = 0
-                continue
-            try:
-                found = _fields(insn)
-            except ValueError as problem:
-                raise NotModelled(str(problem)) from None
-            if isinstance(insn, LoadImm):
-                high = insn.imm >> 32
-                high -= (high & 0x80000000) << 1
-            else:
-                known[id(insn)] = found
-        out.append(found)
+    try:
+        found = _FIELDS.of(insns)
+    except ValueError as problem:
+        raise NotModelled(str(problem)) from None
+    for insn, slot in zip(insns, found, strict=True):
+        if slot[0] == LD_IMM64 and isinstance(insn, LoadImm):
+            high = insn.imm >> 32
+            high -= (high & 0x80000000) << 1
+        elif high and isinstance(insn, High):
+            slot, high = (0, 0, 0, 0, high), 0
+        out.append(slot)
     return out
 
 

@@ -10,8 +10,9 @@ one closer to fp first.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
+from harness.isa.decoded import Facts
 from harness.isa.insn import (
     FP,
     AddrSpaceCast,
@@ -52,8 +53,11 @@ _TRACKED = _REGS + MAX_SLOTS
 _CALLER_SAVED = 0x3F
 
 
-def _use_def(env: Env, insn: Insn) -> tuple[int, int]:
-    """Return registers read and written, as bit masks (``compute_insn_live_regs``)."""
+def _use_def(insn: Insn) -> tuple[int, int] | None:
+    """Return registers read and written, as bit masks (``compute_insn_live_regs``).
+
+    None: a call, of which more must be known.
+    """
     match insn:
         case Alu(op="mov", dst=dst, src=src):
             return (0 if src is None else 1 << src), 1 << dst
@@ -82,7 +86,7 @@ def _use_def(env: Env, insn: Insn) -> tuple[int, int]:
         case Exit():
             return 1, 0
         case Call():
-            return _call_use(env, insn), _CALLER_SAVED
+            return None
         case CallX():
             return _CALLER_SAVED & ~1, _CALLER_SAVED
         case Jump(dst=dst, src=None):
@@ -96,7 +100,11 @@ def _use_def(env: Env, insn: Insn) -> tuple[int, int]:
     return 0, 0
 
 
-def _call_use(env: Env, insn: Call) -> int:
+_USE_DEF = Facts(_use_def)
+
+
+def _call_use(env: Env, insn: Insn) -> int:
+    assert isinstance(insn, Call)
     if insn.kind == "kfunc":
         return (1 << min(len(kfuncs.prototype(env, insn).arguments), REG_ARGS) + 1) - 2
     proto = summary(env, insn)
@@ -112,13 +120,10 @@ def summary(env: Env, insn: Call) -> Prototype | None:
 
 def compute_live_registers(env: Env) -> None:
     """Fill ``live_regs`` and ``dead_regs`` (``bpf_compute_live_registers``)."""
-    known: dict[int, tuple[int, int]] = {}  # by id: what is decoded shares equal instructions
-    use_def: list[tuple[int, int]] = []
-    for insn in env.insns:
-        masks = known.get(id(insn))
-        if masks is None:
-            masks = known[id(insn)] = _use_def(env, insn)
-        use_def.append(masks)
+    use_def = [
+        (_call_use(env, insn), _CALLER_SAVED) if masks is None else masks
+        for insn, masks in zip(env.insns, _USE_DEF.of(env.insns), strict=True)
+    ]
     if any(sub.returns_pair for sub in env.subs):
         for sub in env.subs:
             for at in range(sub.start, sub.end):
@@ -325,7 +330,6 @@ def _clear(base: int, track: _Track, off: int, spills: _Spills, size: int) -> No
 _ACCESSES = (Load, Store, StoreImm, Atomic, Call)
 
 
-@lru_cache(1 << 14)  # the programs of an object share most of their text
 def _touched(insn: Insn) -> tuple[int, ...]:
     """Return registers: while none is derived from a frame pointer, *insn* changes no track."""
     match insn:
@@ -342,6 +346,9 @@ def _touched(insn: Insn) -> tuple[int, ...]:
         case Load() | Store() | StoreImm() | Atomic():
             return (FP,)  # which always is
     return ()  # a jump, or the like
+
+
+_TOUCHED = Facts(_touched)
 
 
 def _joined(target: _Regs, out: _Regs) -> _Regs | None:
@@ -570,12 +577,7 @@ class StackLiveness:
         insns, successors = env.insns, env.successors
         touched = self._touched
         if not touched:
-            known: dict[int, tuple[int, ...]] = {}  # by id: instructions are shared
-            for insn in insns:
-                found = known.get(id(insn))
-                if found is None:
-                    found = known[id(insn)] = _touched(insn)
-                touched.append(found)
+            touched = self._touched = _TOUCHED.of(insns)
         while 1 in dirty:
             for at in order:
                 if not dirty[at - start]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from harness.isa.decoded import Facts
 from harness.isa.insn import (
     FP,
     Alu,
@@ -119,7 +120,7 @@ _NOTHING, _ALU, _MOVE, _LOAD, _STORE, _OTHER = range(6)
 
 def compile_undo(env: Env) -> list[tuple[int, int, int]]:
     """Prepare ``backtrack_insn`` for each instruction: the simple ones need no method."""
-    env.undo = [_undo(insn) for insn in env.insns]
+    env.undo = _UNDO.of(env.insns)
     return env.undo
 
 
@@ -142,6 +143,9 @@ def _undo(insn: Insn) -> tuple[int, int, int]:
         case Jump(src=None) | Goto() | MayGoto() | Endian():
             return _NOTHING, 0, 0
     return _OTHER, 0, 0
+
+
+_UNDO = Facts(_undo)
 
 
 def mark(env: Env, start: State, trail: Trail) -> bool:
