@@ -99,14 +99,18 @@ def _opening(number: int, index: int, kind: Scalar, bits: int) -> int:
         high,  # the lowest signed value
         high - 1,  # the highest
         -(index + 1),  # distinct and negative
-        # distinct in every byte and in the sign of every narrower type
-        sum(
-            (0x80 * ((index + byte) & 1) + index + 16 * byte & 0xFF) << 8 * byte
-            for byte in range(16)
-        ),
+        _distinct(index),
         values[index * 7 % len(values)],
     )
     return ideas[number % PATTERNS] & top
+
+
+@lru_cache(maxsize=256)
+def _distinct(index: int) -> int:
+    """Return what differs in every byte and in the sign of every narrower type."""
+    return sum(
+        (0x80 * ((index + byte) & 1) + index + 16 * byte & 0xFF) << 8 * byte for byte in range(16)
+    )
 
 
 def _in_writing_order(leaves: list[Leaf]) -> list[Leaf]:
