@@ -319,6 +319,18 @@ def test_without_cvise_the_report_says_why(
     assert found.notes[-1] == f"more than 12 lines, and no cvise to go on with: {said}"
 
 
+def test_what_cvise_leaves_is_laid_out(fake: Path, compiler: Compiler) -> None:
+    body = "\n".join(f"\tint v{n} = a{'; this' if n == 9 else ''};" for n in range(18))
+    subject = Subject(f"int f(int a)\n{{\n{body}\n}}\n", "f", CONFIG)
+    facts = Facts(subject, Plan("input.c", Path("input.c")), Built(CONFIG, ()))
+    diagnosis = Diagnosis(WRONG_CODE, "", "high")
+    before = Triage(Target("a", subject, compiler), subject, diagnosis, diagnosis, facts, ())
+    test = in_turn(lambda candidate: "this" in candidate.c)
+    found = by_all_means(before, subject, test, False, 2, lambda: [str(fake)], 60.0, lambda _: None)
+    assert layout_text(found.subject.c) == found.subject.c
+    assert found.lines < 5
+
+
 def test_a_cvise_that_fails_changes_nothing(fake: Path) -> None:
     subject = lines_with("this", 3)
     fake.write_text("#!/bin/sh\necho no luck >&2\nexit 7\n")

@@ -54,6 +54,7 @@ from harness.triage.reduce import (
 )
 from harness.triage.targets import Target, target_of
 from harness.triage.text import TextTriage, triage_text
+from harness.triage.tokens import layout_text
 from harness.triage.trees import shrink_tree
 
 KNOWN = Path("corpus/known.toml")
@@ -282,6 +283,9 @@ def by_all_means(
             patience = min(CVISE_PATIENCE, max(patience - (time.monotonic() - began), 1.0))
             more = with_cvise(command, subject, interesting, patience=patience)
             subject, complete = more.subject, complete and more.complete
+            pretty = replace(subject, c=layout_text(subject.c))
+            if interesting([pretty])[0]:
+                subject = pretty
             told += more.notes
             tried += more.attempts
     return Reduction(subject, tried, reduction.kept, complete, tuple(told))
