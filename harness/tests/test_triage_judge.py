@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.isa.disasm import format_insn
 from harness.model import (
     Accepted,
     BuildConfig,
+    HarnessError,
     Outcome,
     Program,
     Rejected,
@@ -28,6 +30,7 @@ from harness.triage.experiments import Bench, Subject
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
+    CRASH,
     HIGH,
     LINUX_JIT,
     LINUX_VERIFIER,
@@ -41,8 +44,11 @@ from harness.triage.facts import (
     general,
 )
 from harness.triage.judge import judge
+from harness.triage.keeping import keep
 from harness.triage.linux import image_difference
 from harness.triage.marking import refusal
+from harness.triage.session import triage
+from harness.triage.targets import target_of
 
 SEVEN = """\
 long take(long a, long b, long c, long d, long e, long f, long g)
@@ -189,6 +195,37 @@ def test_all_experiments_ask_linux(compiler: Compiler) -> None:
     assert told["a real Linux: image against ours"].startswith("byte 0x0 of ")
     assert "there" in image_difference(asked[0], [])
     assert judge(facts).cause == AGREES
+
+
+PRINTED = """
+long printed(int a, long b, long c, long d, long e, long f)
+{
+	return a;
+}
+"""
+
+
+def test_assembly_that_does_not_assemble_as_it_is_printed(
+    tmp_path: Path, compiler: Compiler
+) -> None:
+    """clang 23 prints a 32-bit move as its assembler does not take it; asked for by name."""
+    path = tmp_path / "printed.c"
+    path.write_text(PRINTED)
+    with pytest.raises(HarnessError, match="every function agrees"):
+        target_of(path, compilers=[compiler])
+    target = target_of(path, function="printed", compilers=[compiler])
+    assert target.subject.handed
+    found = triage(target, shrink=False, passes=False)
+    assert found.diagnosis.cause == CRASH
+    assert found.diagnosis.detail.endswith("prints: `r0 = w1`, invalid operand for instruction")
+    assert found.wrong is not None
+    assert found.facts.built.program is not None
+    assert format_insn(found.facts.built.program.insns[found.wrong]) == "w0 = w1"
+    with pytest.raises(HarnessError, match="would not show it"):
+        keep(found, tmp_path)
+    path.write_text(PRINTED.replace("int a", "long a"))
+    with pytest.raises(HarnessError, match="function printed agrees"):
+        target_of(path, function="printed", compilers=[compiler])
 
 
 # --- what a reduction keeps -------------------------------------------------

@@ -139,11 +139,13 @@ def look(bench: Bench, subject: Subject, wanted: Wanted | None = None) -> Facts 
     if wanted is not None and wanted.agrees and facts.bad:
         return None
     runs = wanted is not None and wanted.shape[0] == "runs" and not subject.expected
-    if runs and not facts.bad:
+    if runs and not facts.bad and not subject.handed:
         return None
     _undefined(bench, facts)
     if subject.assembly and shape(facts.built)[0] != "runs":
         _assembly(bench, facts)  # whose damage it is matters to a refusal alone
+    if subject.handed:
+        _text(bench, facts)
     return facts
 
 
@@ -245,7 +247,7 @@ def _disagreements(facts: Facts) -> None:
 def _undefined(bench: Bench, facts: Facts) -> None:
     """Ask for undefined behaviour on all inputs: a text is not valid on some of them."""
     unrun = isinstance(facts.built.verdict, Rejected) or facts.built.program is None
-    if not facts.bad and not unrun:
+    if not facts.bad and not unrun and not facts.subject.handed:
         return
     numbers = list(range(len(facts.vectors)))
     if not numbers:
@@ -321,6 +323,9 @@ def _assembly(bench: Bench, facts: Facts) -> None:
 def _text(bench: Bench, facts: Facts) -> None:
     facts.through_text = text = bench.build(facts.planned, facts.subject.config, through_text=True)
     same = "the same code" if text.code == facts.built.code else "other code"
+    if text.printed:
+        facts.note("the assembly as it is printed, assembled", f"refused: {text.printed}")
+        same = f"written as the assembler takes it, {same}"
     facts.note("hand-over through textual assembly", f"{same}; {rightness(facts, text)}")
     if facts.bad or isinstance(facts.built.verdict, Rejected):
         facts.lenient = bench.build(facts.planned, facts.subject.config, LENIENT)

@@ -70,6 +70,7 @@ class Subject:
     assembly: bool = False  # compare the object with the assembly in every attempt
     strict: bool = False  # compile with STRICT: texts that a compiler warns of do not count
     expected: str = ""  # the message of a refusal that must come
+    handed: bool = False  # it is about the assembly the compiler prints, and assembles or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Built:
     verdict: Verdict | None = None
     legs: Mapping[str, Sequence[Outcome]] | None = None
     notes: tuple[str, ...] = ()  # of the loader
+    printed: str = ""  # what the assembler has against the assembly as it is printed
 
     @property
     def code(self) -> object:
@@ -207,14 +209,16 @@ class Bench:
         arguments = (*driver.bpf_args(config), *extra)
         if config.linkage == "static" and planned.externs:
             return Built(config, arguments, why="not static: it declares what it does not define")
+        printed = ""
         if through_text:
-            result = self._through_text(planned, config, extra, compiler)
+            result, printed = self._through_text(planned, config, extra, compiler)
         else:
             result = self.compile(planned, config, extra, compiler=compiler, cache=cache)
         if result.output is None:
             crashed = result.crashed or result.timed_out
             return Built(config, arguments, why=result.why, crashed=crashed)
-        return self.run_object(planned, config, result.output, arguments, legs)
+        built = self.run_object(planned, config, result.output, arguments, legs)
+        return replace(built, printed=printed) if printed else built
 
     def program(self, planned: Plan, subject: Subject, *, cache: bool = True) -> Built:
         """Compile, load and verify the program of a file that has its own."""
@@ -240,14 +244,24 @@ class Bench:
 
     def _through_text(
         self, planned: Plan, config: BuildConfig, extra: Sequence[str], compiler: Compiler | None
-    ) -> CompileResult:
+    ) -> tuple[CompileResult, str]:
+        """Return the object by way of assembly; and why that does not assemble as it is printed."""
         text = self.compile(planned, config, ["-S", *extra], compiler=compiler, cache=False)
         if text.output is None:
-            return text
-        path = self.path.with_suffix(".s")
+            return text, ""
+        chosen = compiler or self.settings.compiler(config.compiler)
         # clang 23 prints 32-bit moves as `r1 = w2`, which its own assembler does not take
-        path.write_bytes(re.sub(rb"(?m)^(\s+)r(\d+ = w\d+)$", rb"\1w\2", text.output))
-        compiler = compiler or self.settings.compiler(config.compiler)
+        mended = _MOVE.sub(rb"\1w\2", text.output)
+        why = ""
+        if mended != text.output:
+            tried = self._assemble(chosen, config, text.output)
+            if tried.output is None:
+                why = _refused_line(tried.why, text.output)
+        return self._assemble(chosen, config, mended), why
+
+    def _assemble(self, compiler: Compiler, config: BuildConfig, text: bytes) -> CompileResult:
+        path = self.path.with_suffix(".s")
+        path.write_bytes(text)
         target = ["--target=bpf", f"-mcpu={config.mcpu}", "-c", "-x", "assembler", path.name]
         patience = self.settings.patience
         return run_compiler(compiler, target, cwd=path.parent, cache=False, timeout=patience)
@@ -366,6 +380,18 @@ def gcc_args(level: str) -> list[str]:
     plain = ["-fPIE", "-fvisibility=hidden", "-fno-stack-protector", "-fcf-protection=none"]
     quiet = ["-fno-asynchronous-unwind-tables", "-g0", "-w", "-fno-common"]
     return [*plain, *quiet, f"-O{level}", *driver.NATIVE_MACROS, *driver.LANGUAGE, "-c"]
+
+
+_MOVE = re.compile(rb"(?m)^(\s+)r(\d+ = w\d+)$")
+
+
+def _refused_line(why: str, text: bytes) -> str:
+    """Return the line of assembly *text* that *why* is about, and what it says."""
+    found = re.search(r":(\d+):\d+: error: (.*)", why)
+    lines = text.decode(errors="replace").splitlines()
+    if found is None or not 0 < int(found[1]) <= len(lines):
+        return why
+    return f"`{lines[int(found[1]) - 1].strip()}`, {found[2]}"
 
 
 # --- comparing --------------------------------------------------------------

@@ -224,6 +224,10 @@ def _results(facts: Facts) -> Diagnosis:
         if facts.undefined:
             return _undefined_source(facts, HIGH)
         linux = _linux(facts)
+        text = facts.through_text
+        if linux is None and facts.subject.handed and text is not None and text.printed:
+            detail = f"its assembler refuses what it prints: {text.printed}"
+            return Diagnosis(CRASH, detail, CERTAIN)
         return linux or Diagnosis(AGREES, "all legs agree", HIGH)
     first = facts.bad[0]
     diagnosis = _blame(facts)

@@ -27,6 +27,8 @@ def keep(result: Triage, folder: Path) -> tuple[Path, Path]:
     }.get(result.diagnosis.cause, ("", ""))
     if result.diagnosis.cause == UNDECIDED:
         raise HarnessError("undecided, and not kept: a real Linux may know (--kernel)")
+    if subject.handed:
+        raise HarnessError("not kept: `run` hands no assembly over, and would not show it")
     if not kind:
         raise HarnessError(
             f"{result.diagnosis.cause}: --keep is for what the compiler has to mend; "

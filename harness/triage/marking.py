@@ -56,6 +56,8 @@ def mark(facts: Facts, diagnosis: Diagnosis, traced: lockstep.Lockstep | Unknown
         odd = facts.mismatch
         why = f"the compiler's assembly has `{odd.assembly}`, its object `{odd.object}`"
         return Mark(odd.slot, why)
+    if facts.subject.handed and facts.through_text is not None:
+        return _printed(program, facts.through_text.printed)
     if isinstance(built.verdict, Rejected):
         return Mark(built.verdict.insn, refusal(facts, built.verdict))
     if cause in (JIT, INTERPRETER, VERIFIER):
@@ -72,6 +74,16 @@ def mark(facts: Facts, diagnosis: Diagnosis, traced: lockstep.Lockstep | Unknown
         return Mark(None, f"{name} is right, and calls and returns the same way")
     slot, words = parted
     return Mark(slot, f"against {name}, which is right: {words}")
+
+
+def _printed(program: Program, why: str) -> Mark:
+    """Return the first instruction that clang prints as its assembler does not take it."""
+    line = re.match(r"`r(\d+ = w\d+)`", why)
+    if line is not None:
+        for slot, insn in enumerate(program.insns):
+            if format_insn(insn) == f"w{line[1]}":
+                return Mark(slot, f"clang prints it as `r{line[1]}`, which its assembler refuses")
+    return NO_MARK
 
 
 def refusal(facts: Facts, verdict: Rejected) -> str:

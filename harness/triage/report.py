@@ -63,6 +63,8 @@ def title(result: Triage) -> str:
             what = f"argument {number} of {callee}, in {'a stack slot' if '-' in place else place},"
             short = f"is not extended from {upper} bits" if upper else "is wrong"
             return f"[BPF] wrong code {where}: {what} {short}"
+        case cause if cause == CRASH and result.subject.handed:
+            return f"[BPF] clang {version}: {result.diagnosis.detail}"
         case cause if cause == CRASH:
             return f"[BPF] clang {version} fails on valid code at -O{config.opt}{arguments}"
         case cause if cause == REFUSED:

@@ -119,6 +119,12 @@ def commands(result: Triage) -> list[str]:
             skip = True
         elif argument != "-c":
             kept.append(argument)
+    if result.subject.handed:
+        cpu = f"-mcpu={result.subject.config.mcpu}"
+        return [
+            shlex.join(["clang", *kept, "-S", "repro.c", "-o", "repro.s"]),
+            f"clang --target=bpf {cpu} -c repro.s -o repro.o   # the assembler's refusal",
+        ]
     found = [shlex.join(["clang", *kept, "-c", "repro.c", "-o", "repro.o"])]
     if result.facts.built.data is not None:
         found.append("llvm-objdump -dr repro.o")

@@ -14,7 +14,7 @@ from harness.findings import Finding
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, find_compilers
-from harness.triage.experiments import Subject, inlined
+from harness.triage.experiments import Bench, Subject, inlined
 
 BUILDS = (
     ("2", "v3", "hidden"),
@@ -115,6 +115,17 @@ def _command(finding: Finding) -> str:
     return shlex.join(finding.command) if finding.command else finding.config.compiler
 
 
+def _handed(text: str, function: str, settings: Settings) -> Subject | None:
+    """Return the first build of *function* whose assembly does not assemble as it is printed."""
+    with Bench(settings) as bench:
+        for config in settings.configs:
+            subject = Subject(text, function, config, settings.seed, settings.vectors, handed=True)
+            planned = bench.plan(subject)
+            if planned.layouts and bench.build(planned, config, legs=(), through_text=True).printed:
+                return subject
+    return None
+
+
 def _search(
     path: Path,
     text: str,
@@ -147,5 +158,8 @@ def _search(
                     expected = planned.refusals.get(name, "") if planned.programs else ""
                     subject = Subject(text, name, config, seed, vectors, expected=expected)
                     return Target(f"{path.stem}-{name}", subject, compiler)
+        handed = _handed(text, function, settings) if function else None
+        if handed is not None:
+            return Target(f"{path.stem}-{function}", handed, compiler)
     what = f"function {function}" if function else "every function"
     raise HarnessError(f"{path}: nothing to triage: {what} agrees on {len(configs)} builds")
