@@ -46,7 +46,7 @@ from harness.triage.text import TextTriage, triage_text
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "corpus"
-LINUX = sorted(CORPUS.glob("linux_*.toml"))
+LINUX = [p for p in sorted(CORPUS.glob("linux_*.toml")) if corpus.read(p).program is not None]
 LOG = """\
 20: (79) r1 = *(u64 *)(r10 -8)        ; R1=0 R10=fp0 fp-8=0
 21: (7b) *(u64 *)(r6 +0) = r1         ; R1=0 R6=ctx()

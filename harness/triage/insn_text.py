@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.isa.disasm import format_insn
+from harness.isa.helpers import HELPERS
 from harness.isa.insn import Call, LoadImm
 from harness.isa.opcodes import LD_IMM64_KINDS, PSEUDO_FUNC
 from harness.isa.targets import function_target
@@ -17,6 +18,10 @@ def insn_text(program: Program, slot: int) -> str:
     match insn:
         case Call(kind="subprog") if name is not None:
             return f"call {name}"
+        case Call(kind="helper", imm=imm) if imm in HELPERS:
+            return f"call {HELPERS[imm]}#{imm}"
+        case Call(kind="kfunc", imm=imm) if imm < len(program.kfuncs):
+            return f"call {program.kfuncs[imm]}"
         case LoadImm(dst=dst, src=src) if src == PSEUDO_FUNC and name is not None:
             return f"r{dst} = {name} ll"
         case LoadImm(dst=dst, src=src, imm=imm) if LD_IMM64_KINDS[src].startswith("map_idx"):
