@@ -373,8 +373,9 @@ class Frame:
 class Machine:
     """Registers, frames and memory of one run; a ``Host`` for helpers."""
 
-    def __init__(self, program: Program, vector: bytes) -> None:
+    def __init__(self, program: Program, vector: bytes, stack: bytes = _FRESH_STACK) -> None:
         self.vector = vector
+        self.stack = stack  # what a frame's holds before anybody writes
         self.regions: dict[int, Region] = {CONTEXT: Region(bytearray(vector))}
         self.maps = [Map(definition) for definition in program.maps]
         self.rings = Rings()
@@ -461,7 +462,7 @@ class Machine:
 
     def _push_stack(self) -> None:
         window = STACK + len(self.frames)
-        self.regions[window] = Region(bytearray(_FRESH_STACK))
+        self.regions[window] = Region(bytearray(self.stack))
         self.registers[FP] = (window << 32) + STACK_SIZE
 
 
@@ -555,9 +556,19 @@ class Interpreter:
         self.steps = [self._translate(slot, insn) for slot, insn in enumerate(program.insns)]
         self.steps.append(_trap("instruction", "no instruction there"))
 
-    def run(self, vector: bytes, *, fuel: int = FUEL, trace: Trace | None = None) -> Outcome:
-        """Run the program on *vector* for at most *fuel* instructions."""
-        machine, steps, slot = Machine(self.program, vector), self.steps, 0
+    def run(
+        self,
+        vector: bytes,
+        *,
+        fuel: int = FUEL,
+        trace: Trace | None = None,
+        stack: bytes = _FRESH_STACK,
+    ) -> Outcome:
+        """Run the program on *vector* for at most *fuel* instructions.
+
+        *stack* is what the ``STACK_SIZE`` bytes of each frame hold that nobody has written.
+        """
+        machine, steps, slot = Machine(self.program, vector, stack), self.steps, 0
         try:
             if trace is None:
                 for _ in range(fuel):

@@ -183,7 +183,7 @@ def code_features(program: Program, image: Image | None) -> set[str]:
         program = verifier.fixup(program)  # it made other instructions of some
         names = _OPCODES.of(program.insns)
     for sub, emitted in zip(program.subprograms, image.subprograms, strict=False):
-        if len(emitted.addrs) != sub.end - sub.start:
+        if not emitted.addrs or len(emitted.addrs) != sub.end - sub.start:
             continue  # dead code, for one, has no image
         ends = (*emitted.addrs[1:], len(emitted.code))
         code = emitted.code

@@ -231,8 +231,13 @@ def shrink_text(
             out.append(good)
         return out
 
-    if same([start.stream])[0]:
-        over = partial(_after, deadline)
-        small = produce.shrink_stream(start.stream, same, rounds=SHRINK_ROUNDS, over=over)
-        same([small])
+    try:
+        if same([start.stream])[0]:
+            over = partial(_after, deadline)
+            small = produce.shrink_stream(start.stream, same, rounds=SHRINK_ROUNDS, over=over)
+            same([small])
+    except HarnessError:
+        raise
+    except Exception:  # a fault of ours, or of a cut: what was found so far is a finding, too
+        return Representative(start.bucket, best, time.monotonic() - began)
     return Representative(start.bucket, best, time.monotonic() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from harness import verifier
 from harness.corpus import Case, ProgramText, SourceText, program
 from harness.grow import cover, features
 from harness.jit import x86_64
-from harness.model import Image
+from harness.model import Image, SubImage
 from harness.source import tree
 
 
@@ -54,6 +55,19 @@ def test_passing_says_type_place_source_and_use():
 )
 def test_a_form_has_no_registers_and_no_numbers(code: str, form: str):
     assert features.form(bytes.fromhex(code)) == form
+
+
+def test_a_function_that_is_gone_shows_no_form():
+    made = program(ProgramText("r0 = 0\nexit\n"), "p")
+    gone = replace(made.subprograms[0], start=2)
+    subprograms = (*made.subprograms, gone)
+    image = x86_64.compile(made)
+    assert isinstance(image, Image)
+    images = (*image.subprograms, SubImage("gone", b"", ()))
+    shown = features.code_features(
+        replace(made, subprograms=subprograms), replace(image, subprograms=images)
+    )
+    assert shown == features.code_features(made, image)
 
 
 def test_code_shows_pairs_and_forms_also_behind_fix_ups():

@@ -59,3 +59,10 @@ def test_an_address_that_is_returned_is_not_compared():
 
 def test_text_that_is_no_program_is_left_out():
     assert streams.assembled(Stream(ProgramText("nonsense")), 0) is None
+
+
+def test_memory_that_nobody_has_written_is_not_compared():
+    unwritten = "r2 = *(u64 *)(r10 - 8)\n*(u64 *)(r1 + 0) = r2\nr0 = 0\nexit\n"
+    assert judged(Stream(ProgramText(unwritten), (bytes(8),))).outcome == "unknown"
+    copied = "r2 = *(u64 *)(r10 - 8)\n*(u64 *)(r10 - 16) = r2\nr0 = 0\nexit\n"
+    assert judged(Stream(ProgramText(copied), (bytes(8),))).outcome == "agree"
