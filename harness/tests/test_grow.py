@@ -230,8 +230,9 @@ def test_a_batch_that_does_not_end_in_time_is_left_to_the_next_session(
     script = tmp_path / "clang"
     script.write_text(
         "#!/bin/sh\n"
-        'case " $* " in *" - "*) cat > input.$$; grep -q p2_ input.$$ && sleep 300; '
-        f'exec {compiler.command[0]} "$@" < input.$$;; esac\n'
+        f'input={tmp_path}/input.$$; case " $* " in *" - "*) cat > $input; '
+        "grep -q p2_ $input && sleep 300; "
+        f'exec {compiler.command[0]} "$@" < $input;; esac\n'
         f'exec {compiler.command[0]} "$@"\n'
     )
     script.chmod(0o755)
