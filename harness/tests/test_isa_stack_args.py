@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.isa.asm import AsmError, assemble
@@ -205,6 +205,7 @@ bodies = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(bodies, min_size=1, max_size=4), st.sampled_from(("llvm", "kernel")), st.data())
 def test_any_program_round_trips_through_the_dialect(
     functions: list[list[Insn]], form: Form, data: st.DataObject
