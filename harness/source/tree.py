@@ -14,6 +14,7 @@ may be an argument (``Result``), where the order does not show.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -480,16 +481,27 @@ def names_of(kind: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
 
 
+@functools.cache
+def _parts(kind: type) -> Callable[[Any], tuple[Any, ...]] | None:
+    """Return what gives the fields of a dataclass, the last first; None: it has none."""
+    names = names_of(kind)[::-1]
+    if len(names) < 2:
+        return (lambda node: (getattr(node, names[0]),)) if names else None
+    return operator.attrgetter(*names)
+
+
 def walk(node: Any) -> Iterator[Any]:
     """Yield every dataclass in *node*, itself included, in order of the text."""
     left = [node]
+    pop, extend = left.pop, left.extend
     while left:
-        node = left.pop()
-        if type(node) is tuple:
-            left.extend(reversed(node))
-        elif names := names_of(type(node)):  # type: ignore[arg-type]
+        node = pop()
+        kind = type(node)
+        if kind is tuple:
+            extend(node[::-1])
+        elif parts := _parts(kind):  # type: ignore[arg-type]
             yield node
-            left.extend([getattr(node, name) for name in reversed(names)])
+            extend(parts(node))
 
 
 def rebuilt(node: Any, change: Callable[[Any], Any]) -> Any:
