@@ -197,7 +197,7 @@ def test_a_wrong_constant_from_c_to_report(
     source.write_text(WEIGH)
     status = main(
         ["triage", str(source), "--function", "weigh", "--clang", odd.name, "--no-cvise",
-         "--attempts", "50", "--out", str(tmp_path / "out"), "--json", "-"]
+         "--attempts", "20", "--out", str(tmp_path / "out"), "--json", "-"]
     )  # fmt: skip
     (row,) = json.loads(capsys.readouterr().out)["triaged"]
     assert status == 1
