@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.corpus import FunctionDecl, ProgramText
+from harness.corpus import program as assembled
 from harness.isa.disasm import format_insn
 from harness.model import (
     Accepted,
@@ -21,12 +23,12 @@ from harness.model import (
     Vector,
     Verdict,
 )
-from harness.pipeline import Settings
+from harness.pipeline import Plan, Settings
 from harness.tests.faults import Fault, wrapper
 from harness.toolchain import Compiler, find_compilers
 from harness.triage.bisect import alike
 from harness.triage.classify import Wanted, examine, look, shape, shows
-from harness.triage.experiments import Bench, Subject
+from harness.triage.experiments import Bench, Built, Subject
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
@@ -226,6 +228,44 @@ def test_assembly_that_does_not_assemble_as_it_is_printed(
     path.write_text(PRINTED.replace("int a", "long a"))
     with pytest.raises(HarnessError, match="function printed agrees"):
         target_of(path, function="printed", compilers=[compiler])
+
+
+SPOILT = """
+r1 = 0
+call f
+*(u64 *)(r11 - 8) = r1
+call f
+r0 = 0
+exit
+f:
+r0 = *(u64 *)(r11 + 16)
+exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "slot", "said"),
+    [
+        ("R1 !read_ok", 2, "the call at 1 leaves r1 undefined, and nothing writes it since"),
+        (
+            "invalid read from stack arg off 16 depth 8",
+            6,
+            "BTF gives `f` 6 parameters, which makes 1 slot, and its code reads slot 2; the kernel",
+        ),
+        (
+            "callee expects 6 args, stack arg1 is not initialized",
+            1,
+            "BTF gives `f` 6 parameters, which makes 1 slot, and its code reads slot 2; the kernel",
+        ),
+    ],
+)
+def test_why_it_is_refused(message: str, slot: int, said: str) -> None:
+    functions = (FunctionDecl("f", ("u64",) * 6),)
+    program = assembled(ProgramText(SPOILT, functions=functions), "spoilt")
+    config = BuildConfig("clang", "2", "v3", "hidden")
+    built = Built(config, (), program=program, verdict=Rejected(slot, message))
+    facts = Facts(Subject("", "f", config), Plan("", Path()), built)
+    assert refusal(facts, Rejected(slot, message)).startswith(said)
 
 
 # --- what a reduction keeps -------------------------------------------------
