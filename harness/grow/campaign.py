@@ -110,6 +110,7 @@ class _Session:
     claimed: set[str] = field(default_factory=set)  # features that a candidate is shrunk for
     keeping: int = 0  # candidates that are being shrunk
     checking_seconds: float = 0.0
+    begun: bool = False  # a batch is, in this session
     batches: int = 0  # that came back in this session
     shrinking_seconds: float = 0.0
     shrinking: set[str] = field(default_factory=set)  # buckets
@@ -276,7 +277,8 @@ def _next_batch(session: _Session) -> Iterator[Step]:
     session.next += 1
     call = check_batch if session.queue is None else build_batch
     lost = partial(_lost, number)
-    until = _until(session)
+    until = _until(session) if session.begun else None  # one batch is done in any case
+    session.begun = True
     if until is not None and session.batches:  # what cannot end in time is not begun
         until -= session.checking_seconds / session.batches
     yield Step(in_time, (until, call, _order(session, number)), lost)
