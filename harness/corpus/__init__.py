@@ -18,7 +18,7 @@ from harness.corpus.case import (
     VerifyCheck,
 )
 from harness.corpus.kernel_types import kernel_types
-from harness.corpus.known import FINDINGS, STATUSES, Known, read_known, told
+from harness.corpus.known import FINDINGS, STATUSES, Known, explaining, read_known, told
 from harness.corpus.reading import find, read
 from harness.corpus.same import duplicates, fingerprint
 from harness.corpus.tables import MAX_SIZE
@@ -40,6 +40,7 @@ __all__ = [
     "VerifyCheck",
     "bless",
     "duplicates",
+    "explaining",
     "find",
     "fingerprint",
     "kernel_types",

@@ -64,16 +64,34 @@ def read_known(path: Path) -> tuple[Known, ...]:
     return found
 
 
-def told(known: Iterable[Known], source: str, function: str = "", build: str = "") -> str:
-    """Return the note of the first entry of *known* that names *source*, "" if none does.
+def explaining(
+    known: Iterable[Known],
+    kind: str,
+    source: str,
+    function: str,
+    build: str,
+    text: str,
+    version: str = "",
+) -> Known | None:
+    """Return the first entry of *known* that names *source* and explains the finding, if any.
+
+    The arguments are those of ``Known.matches``.
+    """
+    for entry in known:
+        if entry.source != "*" and entry.matches(kind, source, function, build, text, version):
+            return entry
+    return None
+
+
+def told(known: Iterable[Known], source: str) -> str:
+    """Return the note of the first entry of *known* that names the BPF text *source*, or "".
 
     What is fixed is not meant, nor what `crosscheck parity` shows.
     """
     for entry in known:
-        if entry.status != "fixed-in" and entry.kind != "parity" and entry.source != "*":
-            pairs = ((source, entry.source), (function, entry.function), (build, entry.build))
-            if all(not text or fnmatch.fnmatchcase(text, pattern) for text, pattern in pairs):
-                return entry.note.strip()
+        meant = entry.status != "fixed-in" and entry.kind != "parity" and entry.source != "*"
+        if meant and fnmatch.fnmatchcase(source, entry.source):
+            return entry.note.strip()
     return ""
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness import corpus, findings, run
 from harness.cli import main
+from harness.corpus import Known
 from harness.findings import Finding
 from harness.isa.asm import assemble
 from harness.load import load_object
@@ -31,11 +32,11 @@ from harness.model import (
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, browser, find_compilers
 from harness.triage import assembly, page, report, rules
-from harness.triage.experiments import inlined
-from harness.triage.facts import WRONG_CODE
+from harness.triage.experiments import Subject, inlined
+from harness.triage.facts import REFUSED, WRONG_CODE, Diagnosis
 from harness.triage.keeping import keep
-from harness.triage.session import Triage, triage
-from harness.triage.targets import target_of
+from harness.triage.session import Triage, entry_of, triage
+from harness.triage.targets import Target, target_of
 
 CONFIG = BuildConfig("clang", "2", "v3", "hidden")
 WEIGH = """\
@@ -227,6 +228,38 @@ def test_a_wrong_constant_from_c_to_report(
         expected = re.search(r"native-O0 \| (0x[0-9a-f]+)", text)
         assert expected is not None
         assert said.stdout.split() == [expected[1]]
+
+
+@pytest.mark.parametrize(
+    ("cause", "detail", "entry"),
+    [
+        (WRONG_CODE, "interpreter and JIT agree with each other", None),
+        (REFUSED, "R1 !read_ok", None),
+        (
+            REFUSED,
+            "math between fp pointer and register with unbounded min value is not allowed",
+            "index-in-half-a-slot",
+        ),
+    ],
+)
+def test_an_entry_of_known_explains_its_own_kind_and_message(
+    cause: str, detail: str, entry: str | None, compiler: Compiler
+) -> None:
+    path = Path("mine/sum.c")
+    subject = Subject("", "sum_array", BuildConfig(compiler.name, "0", "v3", "hidden"))
+    target = Target("sum-sum_array", subject, compiler)
+    known = corpus.read_known(Path(__file__).parents[2] / "corpus" / "known.toml")
+    found = entry_of(path, target, Diagnosis(cause, detail, "high"), known)
+    assert (found.id if found is not None else None) == entry
+
+
+def test_a_fixed_fault_is_that_of_the_compilers_that_had_it(compiler: Compiler) -> None:
+    subject = Subject("", "f", BuildConfig(compiler.name, "0", "v3", "hidden"))
+    entry = Known("a", "divergence", "fixed-in", "why", source="*.c", compiler="22.*")
+    first = Diagnosis(WRONG_CODE, "", "high")
+    for version, found in (("22.1.0", entry), ("23.1.4", None)):
+        target = Target("a", subject, replace(compiler, version=version))
+        assert entry_of(Path("a.c"), target, first, [entry]) is found
 
 
 def test_a_kept_case_is_known_until_it_is_mended(

@@ -39,6 +39,7 @@ AGREES      = "nothing diverges"
 UNDECIDED   = "undecided"
 # fmt: on
 CLANG = (WRONG_CODE, CRASH, REFUSED)
+KINDS = {WRONG_CODE: "divergence", CRASH: "compile_error", REFUSED: "reject"}  # in known.toml
 CERTAIN, HIGH, MEDIUM, LOW = "certain", "high", "medium", "low"
 
 NO_MASK = Mask(b"")

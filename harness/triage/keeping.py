@@ -9,7 +9,7 @@ import tomlkit
 from harness import corpus
 from harness.corpus import Case, SourceText
 from harness.model import HarnessError
-from harness.triage.facts import CLANG, UNDECIDED
+from harness.triage.facts import KINDS, UNDECIDED
 from harness.triage.session import Triage
 
 
@@ -20,11 +20,8 @@ def keep(result: Triage, folder: Path) -> tuple[Path, Path]:
     """
     subject, config = result.subject, result.subject.config
     path = folder / f"{result.target.name}.toml".replace("-", "_").lower()
-    kind, outcome = {
-        CLANG[0]: ("divergence", "diverge"),
-        CLANG[1]: ("compile_error", "compile_error"),
-        CLANG[2]: ("reject", "rejected"),
-    }.get(result.diagnosis.cause, ("", ""))
+    kind = KINDS.get(result.diagnosis.cause, "")
+    outcome = {"divergence": "diverge", "reject": "rejected"}.get(kind, kind)
     if result.diagnosis.cause == UNDECIDED:
         raise HarnessError("undecided, and not kept: a real Linux may know (--kernel)")
     if subject.handed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import corpus
-from harness.corpus import Case
+from harness.corpus import Case, Known
 from harness.load import NAMES_FILLED
 from harness.model import HarnessError, Unknown
 from harness.pipeline import Settings
@@ -30,6 +30,7 @@ from harness.triage.facts import (
     AGREES,
     CLANG,
     INVALID,
+    KINDS,
     UNDECIDED,
     UNSTABLE,
     Diagnosis,
@@ -337,16 +338,24 @@ def triage_file(
             kernel=kernel,
             tell=lambda words: display(f"{target.name}: {words}", None),
         )
-    entries = corpus.read_known(known)
-    first = target.subject
-    told = corpus.told(entries, str(path), first.function, str(first.config))
-    result = replace(result, known=told or (case.note.strip() if case is not None else ""))
+    explained = entry_of(path, target, result.first, corpus.read_known(known))
+    if explained is not None:
+        result = replace(result, known=explained.note.strip())
+    elif case is not None:
+        result = replace(result, known=case.note.strip())
     row = as_json(result) | {"file": str(path)}
     row |= _written(out, target.name, report.markdown(result), page.page(result))
     if keep_in is not None:
         kept, entry = keep(result, keep_in)
         row |= {"case": str(kept), "known": str(entry)}
     return result, row
+
+
+def entry_of(path: Path, target: Target, first: Diagnosis, known: Sequence[Known]) -> Known | None:
+    """Return the entry of *known* that explains *first* of *target*, of *path*, if one does."""
+    subject, version = target.subject, target.compiler.version
+    build, kind = str(subject.config), KINDS.get(first.cause, "")
+    return corpus.explaining(known, kind, str(path), subject.function, build, first.detail, version)
 
 
 def _text_file(
