@@ -340,6 +340,32 @@ def test_a_cvise_that_fails_changes_nothing(fake: Path) -> None:
         with_cvise(["/no/cvise"], subject, in_turn(lambda _: True), patience=60)
 
 
+def test_a_cvise_that_does_not_start_leaves_our_own_text(compiler: Compiler) -> None:
+    subject = lines_with("this", 20)
+    facts = Facts(subject, Plan("input.c", Path("input.c")), Built(CONFIG, ()))
+    diagnosis = Diagnosis(WRONG_CODE, "", "high")
+    before = Triage(Target("a", subject, compiler), subject, diagnosis, diagnosis, facts, ())
+    test = in_turn(lambda candidate: candidate.c.count("int") >= 20)
+    found = by_all_means(before, subject, test, False, 50, lambda: ["/no/cvise"], 60.0, print)
+    assert found.lines == 20
+    said = "more than 12 lines: cannot start cvise: No such file or directory"
+    assert found.notes[-1] == said
+
+
+def test_cvise_asks_from_a_long_folder_and_a_python_with_spaces(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, spaced = tmp_path / ("long" * 30), tmp_path / "a b" / "python"
+    long.mkdir()
+    spaced.parent.mkdir()
+    spaced.symlink_to(sys.executable)
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.setattr("sys.executable", str(spaced))
+    test = in_turn(lambda candidate: "this" in candidate.c)
+    result = with_cvise([str(fake)], lines_with("this", 6), test, patience=60)
+    assert result.subject.c == "int v3; this\n"
+
+
 # --- from the command line --------------------------------------------------
 
 ODD = """\

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import socket
 import subprocess
 import sys
@@ -26,8 +27,8 @@ from harness.triage.tokens import split
 
 QUESTIONS = 100  # texts that are looked at
 PATIENCE = 300.0  # seconds after which cvise is ended
+LONG = 60  # characters of a folder's name: sockets in it, ours and cvise's, may have 107 in all
 _TEST = """\
-#!{python} -IS
 import os, socket, sys
 with socket.socket(socket.AF_UNIX) as s:
     s.connect({path!r})
@@ -45,26 +46,33 @@ def with_cvise(
     patience: float = PATIENCE,
     step: Callable[[int], None] = lambda _asked: None,
 ) -> Reduction:
-    """Go on with cvise (*argv* its command) from *subject*, which comes back where it fails."""
-    with tempfile.TemporaryDirectory(prefix="crosscheck-") as scratch:
+    """Go on with cvise (*argv* its command) from *subject*, which comes back where it fails.
+
+    Raises HarnessError where cvise cannot be started.
+    """
+    short = "/tmp" if len(tempfile.gettempdir()) > LONG else None
+    with tempfile.TemporaryDirectory(prefix="crosscheck-", dir=short) as scratch:
         folder = Path(scratch)
         source = folder / "input.c"
         source.write_text(subject.c, encoding="utf-8", errors="surrogateescape")
         path = str(folder / "questions")
+        asks = folder / "asks.py"
+        asks.write_text(_TEST.format(path=path))
         test = folder / "interesting"
-        test.write_text(_TEST.format(python=sys.executable, path=path))
+        # not in the first line itself, which takes no spaces
+        test.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-IS', str(asks)])}\n")
         test.chmod(0o755)
         call = [*argv, "--n", "1", "--timeout", "120", "--no-timing", str(test), "input.c"]
         with socket.socket(socket.AF_UNIX) as server, (folder / "log").open("w+") as log:
-            server.bind(path)
-            server.listen()
             try:
+                server.bind(path)
+                server.listen()
                 process = subprocess.Popen(
                     call, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True, env={**os.environ, "TMPDIR": scratch},
                 )  # fmt: skip
             except OSError as error:
-                raise HarnessError(f"cannot start cvise: {error.strerror}") from None
+                raise HarnessError(f"cannot start cvise: {error.strerror or error}") from None
             try:
                 answers, late = _answer(process, server, subject, interesting, questions, patience,
                                         step)  # fmt: skip

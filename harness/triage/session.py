@@ -282,7 +282,10 @@ def by_all_means(
         else:
             tell("reduce with cvise")
             patience = min(CVISE_PATIENCE, max(patience - (time.monotonic() - began), 1.0))
-            more = with_cvise(command, subject, interesting, patience=patience)
+            try:
+                more = with_cvise(command, subject, interesting, patience=patience)
+            except HarnessError as error:
+                more = Reduction(subject, 0, 0, False, (f"more than {GOAL} lines: {error}",))
             subject, complete = more.subject, complete and more.complete
             pretty = replace(subject, c=layout_text(subject.c))
             if interesting([pretty])[0]:
