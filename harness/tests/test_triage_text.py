@@ -146,10 +146,22 @@ def test_without_linux_nothing_is_decided() -> None:
     assert text_report.expected(found)[1] == "Linux was not asked"
 
 
-def test_a_linux_that_changes_its_mind() -> None:
-    answers: Iterator[Verdict] = iter([Accepted(), Rejected(0, "no")])
+@pytest.mark.parametrize(
+    ("first", "again", "cause"),
+    [
+        (Accepted(), Rejected(0, "no"), UNSTABLE),
+        (Rejected(3, "R3 !read_ok"), Accepted(), UNSTABLE),
+        (Rejected(3, "verifier bug: oops"), Accepted(), UNSTABLE),
+        (Crashed("the guest died: BUG: NULL"), Accepted(), UNSTABLE),
+        (Rejected(3, "R3 !read_ok"), Rejected(3, "R3 !read_ok"), LINUX_VERIFIER),
+        (Rejected(3, "R3 !read_ok"), Unknown("no guest"), LINUX_VERIFIER),
+        (Unknown("no guest"), Accepted(), UNDECIDED),
+    ],
+)
+def test_a_linux_that_changes_its_mind(first: Verdict, again: Verdict, cause: str) -> None:
+    answers: Iterator[Verdict] = iter([first, again])
     leg = fake(lambda *_: KernelAnswer(next(answers)))
-    assert triaged("stack_args_6", leg, reduce=False).diagnosis.cause == UNSTABLE
+    assert triaged("stack_args_6", leg, reduce=False).diagnosis.cause == cause
 
 
 STORED = "8: (7b) *(u64 *)(r6 +0) = r0          ; R0=5 R6=ctx()\n"

@@ -281,6 +281,12 @@ def _gist(verdict: Verdict) -> tuple[type, str]:
     return type(verdict), ""
 
 
+def _changed(first: Verdict, again: Verdict) -> bool:
+    """Return whether Linux says otherwise of the same program; no answer says nothing."""
+    answers = all(isinstance(v, Crashed) or not isinstance(v, Unknown) for v in (first, again))
+    return answers and _gist(first) != _gist(again)
+
+
 def _short(vector: Vector) -> str:
     return vector.hex() if any(vector) or len(vector) <= 16 else f"{len(vector)} zero bytes"
 
@@ -314,6 +320,8 @@ def judge(facts: TextFacts) -> Diagnosis:
         return _between_ours(facts) or Diagnosis(
             UNDECIDED, "BPF text is judged beside a real Linux: --kernel", LOW
         )
+    if facts.again is not None and _changed(linux.verdict, facts.again.verdict):
+        return Diagnosis(UNSTABLE, "Linux says one thing now and another then", CERTAIN)
     match linux.verdict:
         case Crashed(why=why):
             words = why.removeprefix("the guest died: ").partition(", address")[0]
@@ -322,8 +330,6 @@ def judge(facts: TextFacts) -> Diagnosis:
             return _refused(facts, message)
         case Unknown(why=why):
             return Diagnosis(UNDECIDED, f"Linux: {why}", LOW)
-    if facts.again is not None and _gist(facts.again.verdict) != _gist(linux.verdict):
-        return Diagnosis(UNSTABLE, "Linux says one thing now and another then", CERTAIN)
     if isinstance(facts.verdict, Rejected):
         return refused_alone(facts.program, facts.verdict.message, facts.note)
     return _results(facts, linux) or _between_ours(facts) or _agreed()
