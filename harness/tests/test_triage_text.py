@@ -35,8 +35,10 @@ from harness.triage import beliefs, text, text_report, text_repro
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
+    INTERPRETER,
     LINUX_JIT,
     LINUX_VERIFIER,
+    MEDIUM,
     UNDECIDED,
     UNSTABLE,
     VERIFIER,
@@ -191,6 +193,18 @@ def test_results_that_differ_from_both_legs_of_ours() -> None:
     wrong = [Returned(77, run.ctx) for run in case.runs]
     found = triage_text(case, says(Accepted(), *wrong), reduce=False).diagnosis
     assert (found.cause, found.detail) == (LINUX_JIT, "its results differ from interp, jit")
+
+
+def test_a_result_where_the_interpreter_stops_at_a_slot_nobody_wrote() -> None:
+    """Our JIT reads what lies there, and is not to blame that it differs from Linux's."""
+    leg = says(Accepted(), Returned(7, bytes(64)))
+    found = triaged("linux_forgotten_slot_beyond", leg, reduce=False).diagnosis
+    assert (found.cause, found.confidence) == (LINUX_VERIFIER, MEDIUM)
+    assert found.detail.endswith("slot 10: incoming slot 2 was not written")
+    assert found.suspects == (INTERPRETER,)
+    unanswered = says(Accepted(), Unknown("not asked"))
+    found = triaged("linux_forgotten_slot_beyond", unanswered, reduce=False).diagnosis
+    assert found.cause != LINUX_VERIFIER
 
 
 # --- how small --------------------------------------------------------------------

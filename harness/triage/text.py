@@ -369,6 +369,15 @@ def _results(facts: TextFacts, linux: KernelAnswer) -> Diagnosis | None:
             continue
         if any(not belief.holds(outcome) for belief in beliefs.read(linux.log)):
             return _contradiction(facts, vector)
+    for number, (ours, outcome) in enumerate(
+        zip(facts.legs["interp"], linux.outcomes, strict=False)
+    ):
+        match ours, outcome:
+            case Trapped(kind="stack" | "access", where=where), Returned():
+                detail = f"accepts what it must refuse: {where}"
+                vector = facts.text.vectors[number]
+                suspects = (INTERPRETER,)
+                return Diagnosis(LINUX_VERIFIER, detail, MEDIUM, suspects=suspects, vector=vector)
     differing = {
         name: [
             n for n, (a, b) in enumerate(zip(leg, linux.outcomes, strict=False)) if not _same(a, b)
