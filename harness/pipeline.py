@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from harness.corpus import program as case_program
 from harness.interp import RINGBUF
 from harness.jit import x86_64
 from harness.legs import kfuncs, native
-from harness.legs.interp import InterpLeg
+from harness.legs.interp import InterpLeg, InterpRunner
 from harness.legs.jit import JitLeg, JitRunner
 from harness.load import NAMES_FILLED, LoadError, load_object
 from harness.model import (
@@ -522,6 +522,17 @@ def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[O
     if isinstance(runner, Unknown):
         return [runner for _ in vectors]
     return runner.run(vectors)
+
+
+def execute_over(
+    program: Program, leg: str, vector: Vector, stacks: Iterable[bytes]
+) -> list[Outcome]:
+    """Return what *program* does on *vector* over each of *stacks*: bytes nobody has written.
+
+    Nothing where *leg* cannot run it.
+    """
+    runner = _runner(program, leg)
+    return runner.over(vector, stacks) if isinstance(runner, InterpRunner | JitRunner) else []
 
 
 def _runner(program: Program, leg: str) -> Runner | Unknown:

@@ -469,9 +469,11 @@ def work(
             then = step.then or finished
             try:
                 with Pool(1) as pool:
-                    result = pool.submit(step.call, *step.arguments).result(left())
-            except TimeoutError:
-                raise TimeOver from None
+                    future = pool.submit(step.call, *step.arguments)
+                    done, _ = wait([future], left())
+                    if not done:
+                        raise TimeOver
+                    result = future.result()
             except BrokenProcessPool:
                 why = "the process that checked it died: a crash in LLVM or the emulator"
                 result, then = step.lost(why), finished

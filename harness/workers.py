@@ -22,9 +22,15 @@ class Pool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["harness.pipeline"])
         # what a worker leaves that is ended in the middle goes with the pool
-        self._scratch = tempfile.TemporaryDirectory(
-            prefix="crosscheck-", ignore_cleanup_errors=True
-        )
+        try:
+            self._scratch = tempfile.TemporaryDirectory(
+                prefix="crosscheck-", ignore_cleanup_errors=True
+            )
+        except OSError as error:
+            where = error.filename or "the temporary folder"
+            raise HarnessError(
+                f"{where}: {error.strerror}: make room, or name another folder in $TMPDIR"
+            ) from None
         try:
             self._executor = ProcessPoolExecutor(
                 jobs, mp_context=context, initializer=_start_worker, initargs=(self._scratch.name,)

@@ -6,6 +6,7 @@ The campaign's own process alone writes; its workers hand back what they saw.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import time
@@ -184,7 +185,9 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except HarnessError as error:
-        raise HarnessError(f"{error}: make room, and go on with --resume") from None
+        full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+        way = "make room" if full else "make it writable"
+        raise HarnessError(f"{error}: {way}, and go on with --resume") from None
 
 
 def packed_parents(paths: Sequence[Path]) -> bytes:

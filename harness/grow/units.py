@@ -273,12 +273,13 @@ _last: tuple[tuple[str, BuildConfig], Mapping[str, Optimised]] | None = None
 def _optimised(one: Member, config: BuildConfig, settings: Settings) -> Mapping[str, Optimised]:
     """Return the functions in the IR of *one*, whose functions come one after the other."""
     global _last
-    if _last is None or _last[0] != (one.text, config):
+    last = _last
+    if last is None or last[0] != (one.text, config):
         planned, compiler = plan([one]), settings.compiler(config.compiler)
         patience = patient(settings, [one]).patience
         seen = functions(planned.text, planned.layouts, config, compiler, patience)
-        _last = (one.text, config), seen
-    return _last[1]
+        last = _last = (one.text, config), seen
+    return last[1]
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.interp import CONVERTED_CONTEXTS, FUEL, HELPERS, Interpreter
 from harness.legs.kfunc_models import KFUNCS
@@ -17,6 +17,11 @@ class InterpRunner:
     def __init__(self, program: Program, fuel: int) -> None:
         self._interpreter = Interpreter(program, HELPERS, KFUNCS)
         self._fuel = fuel
+
+    def over(self, vector: Vector, stacks: Iterable[bytes]) -> list[Outcome]:
+        """Return what it does on *vector* over each of *stacks*: a frame's unwritten bytes."""
+        run = self._interpreter.run
+        return [run(vector, fuel=self._fuel, stack=stack) for stack in stacks]
 
     def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
         """Return one outcome for each of *vectors*, in order."""

@@ -15,7 +15,7 @@ import ctypes
 import mmap
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -634,6 +634,15 @@ class JitRunner:
         """Return one outcome for each of *vectors*, in order."""
         self._emulator.set_cell(ENTRY, self.linked.entry)
         return self._run(vectors)
+
+    def over(self, vector: Vector, stacks: Iterable[bytes]) -> list[Outcome]:
+        """Return what it does on *vector* over each of *stacks*: the stack's bytes, repeated."""
+        outcomes = []
+        for stack in stacks:
+            room = self._emulator.stack
+            room[:] = (stack * (len(room) // len(stack) + 1))[: len(room)]
+            outcomes.append(self.run([vector])[0])
+        return outcomes
 
     def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> Batch:
         """Call the function *symbol* with each of *arguments*, up to twelve values, System V.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from harness import corpus
 from harness.corpus import ProgramText
 from harness.grow import streams
+from harness.interp import STACK, Machine
 from harness.model import Accepted, Rejected, Returned
 from harness.pipeline import Linux, Settings
 from harness.source.produce import Stream
@@ -66,3 +69,15 @@ def test_memory_that_nobody_has_written_is_not_compared():
     assert judged(Stream(ProgramText(unwritten), (bytes(8),))).outcome == "unknown"
     copied = "r2 = *(u64 *)(r10 - 8)\n*(u64 *)(r10 - 16) = r2\nr0 = 0\nexit\n"
     assert judged(Stream(ProgramText(copied), (bytes(8),))).outcome == "agree"
+
+
+def test_a_leg_that_stores_to_a_wrong_place_is_found(monkeypatch: pytest.MonkeyPatch):
+    store = Machine.store
+
+    def wrong(machine: Machine, address: int, size: int, value: int) -> None:
+        off = 8 if machine.regions[address >> 32].data is machine.regions[STACK].data else 0
+        store(machine, address - off, size, value)
+
+    monkeypatch.setattr(Machine, "store", wrong)
+    text = "*(u64 *)(r10 - 16) = 5\nr2 = *(u64 *)(r10 - 16)\n*(u64 *)(r1 + 0) = r2\nr0 = 0\nexit\n"
+    assert judged(Stream(ProgramText(text), (bytes(8),))).outcome == "diverge"

@@ -22,8 +22,9 @@ def fixup(program: Program) -> Program:
     *program* need not be verified. Raises HarnessError where a jump no longer reaches.
     """
     global _last
-    if _last is not None and _last[0] is program:
-        return _last[1]
+    last = _last
+    if last is not None and last[0] is program:
+        return last[1]
     found = _fixed(program)
     _last = program, found
     return found
