@@ -160,6 +160,14 @@ def test_an_address_in_r0_counts_where_a_function_returns_nothing(
     assert refusals._void(it) is None
 
 
+def test_what_no_run_shows_is_no_address(tmp_path: Path, compiler: Compiler):
+    c, opt, mcpu, linkage = CONFIRMED[refusals.VOID]
+    config = BuildConfig(compiler.name, opt, mcpu, linkage)
+    ((program, verdict, text, runs),) = refused(c, config, compiler, tmp_path)
+    assert explain(program, verdict, text, runs).constructs == (refusals.VOID,)
+    assert explain(program, verdict, text, replace(runs, vectors=())).constructs == ()
+
+
 def test_the_same_words_for_another_reason_stay_open(tmp_path: Path, compiler: Compiler):
     """A store that the compiler lost, and a register that it mixed up, are no known thing."""
     config = BuildConfig(compiler.name, "2", "v3", "hidden")
@@ -260,6 +268,22 @@ def test_frames_are_added_up(tmp_path: Path, compiler: Compiler):
     assert frames_too_large(program, verdict.message)
     number = re.findall(r"\d+", verdict.message)[-1]
     assert not frames_too_large(program, verdict.message.replace(number, str(int(number) + 16)))
+
+
+def test_frames_that_linux_allows_are_not_too_large(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    path = tmp_path / "x.c"
+    path.write_text(FRAMES.replace("v[320]", "v[64]"))
+    settings = Settings((config,), (compiler,), vectors=4)
+    planned = pipeline.plan(path, "x.c", settings)
+    built = pipeline.compile_build(planned, config, settings)
+    (program,) = [p for p, _ in pipeline.built_programs(built, settings) if p.name[-2:] == "_f"]
+    message = "combined stack size of 3 calls is 128. Too large"
+    assert not frames_too_large(program, message)  # a verifier whose limit slipped
+    monkeypatch.setattr(refusals, "LIMIT", 127)
+    assert frames_too_large(program, message)
 
 
 def test_a_variable_that_shrank_takes_no_other_program_with_it(
