@@ -24,9 +24,11 @@ from harness.model import (
     Crashed,
     HarnessError,
     Outcome,
+    OutOfFuel,
     Program,
     Rejected,
     Returned,
+    Trapped,
     Unknown,
     Vector,
     Verdict,
@@ -35,9 +37,11 @@ from harness.triage import beliefs, text, text_report, text_repro
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
+    HIGH,
     INTERPRETER,
     LINUX_JIT,
     LINUX_VERIFIER,
+    LOW,
     MEDIUM,
     UNDECIDED,
     UNSTABLE,
@@ -205,6 +209,40 @@ def test_a_result_where_the_interpreter_stops_at_a_slot_nobody_wrote() -> None:
     unanswered = says(Accepted(), Unknown("not asked"))
     found = triaged("linux_forgotten_slot_beyond", unanswered, reduce=False).diagnosis
     assert found.cause != LINUX_VERIFIER
+
+
+def test_a_kernel_that_dies_of_running_what_it_accepted() -> None:
+    died = Trapped("kernel", "the guest died: BUG: NULL pointer, address: 0x7")
+    for name in ("linux_forgotten_slot_beyond", "stack_args_6", "linux_may_goto_slot"):
+        found = triaged(name, says(Accepted(), died), reduce=False).diagnosis
+        assert (found.cause, found.confidence) == (LINUX_VERIFIER, HIGH)
+        assert found.detail.endswith("when it runs: BUG: NULL pointer")
+        assert found.suspects == (LINUX_JIT,)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause"),
+    [
+        (Returned(0xFFFFFFFF00000000, bytes([5, *bytes(7)])), AGREES),
+        (Returned(1, bytes([5, *bytes(7)])), UNDECIDED),
+        (Returned(0, bytes(8)), UNDECIDED),
+        (OutOfFuel(), UNDECIDED),
+        (Unknown("no guest"), AGREES),
+    ],
+)
+def test_results_that_the_case_does_not_expect(outcome: Outcome, cause: str) -> None:
+    """Of a program that none of ours runs."""
+    found = triaged("linux_callback_slot", says(Accepted(), outcome), reduce=False).diagnosis
+    assert (found.cause, found.confidence) == (cause, LOW)
+
+
+def test_agreement_with_legs_that_ran_is_high() -> None:
+    case = corpus.read(CORPUS / "stack_args_6.toml")
+    right = [Returned((run.r0 or 0) & 0xFFFFFFFF, run.ctx) for run in case.runs]
+    found = triage_text(case, says(Accepted(), *right), reduce=False).diagnosis
+    assert (found.cause, found.confidence) == (AGREES, HIGH)
+    found = triage_text(case, says(Accepted()), reduce=False).diagnosis
+    assert (found.cause, found.confidence) == (AGREES, LOW)
 
 
 # --- how small --------------------------------------------------------------------

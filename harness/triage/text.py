@@ -22,6 +22,7 @@ from harness.model import (
     Accepted,
     Crashed,
     Outcome,
+    OutOfFuel,
     Program,
     Rejected,
     Returned,
@@ -324,15 +325,38 @@ def judge(facts: TextFacts) -> Diagnosis:
         return Diagnosis(UNSTABLE, "Linux says one thing now and another then", CERTAIN)
     match linux.verdict:
         case Crashed(why=why):
-            words = why.removeprefix("the guest died: ").partition(", address")[0]
-            return Diagnosis(LINUX_VERIFIER, f"breaks while it loads the program: {words}", CERTAIN)
+            detail = f"breaks while it loads the program: {_death(why)}"
+            return Diagnosis(LINUX_VERIFIER, detail, CERTAIN)
         case Rejected(message=message):
             return _refused(facts, message)
         case Unknown(why=why):
             return Diagnosis(UNDECIDED, f"Linux: {why}", LOW)
+    for number, outcome in enumerate(linux.outcomes):
+        if isinstance(outcome, Trapped):  # the guest died of it
+            words = _death(outcome.where)
+            detail = f"accepts what breaks the kernel when it runs: {words}"
+            vector = facts.text.vectors[number]
+            return Diagnosis(LINUX_VERIFIER, detail, HIGH, suspects=(LINUX_JIT,), vector=vector)
     if isinstance(facts.verdict, Rejected):
         return refused_alone(facts.program, facts.verdict.message, facts.note)
-    return _results(facts, linux) or _between_ours(facts) or _agreed()
+    found = _results(facts, linux) or _between_ours(facts)
+    if found is None and not _compared(facts, linux):
+        return Diagnosis(AGREES, "the verdicts agree, and no result was compared", LOW)
+    return found or _agreed()
+
+
+def _death(why: str) -> str:
+    """Return what the guest died of, without the address."""
+    return why.removeprefix("the guest died: ").partition(", address")[0]
+
+
+def _compared(facts: TextFacts, linux: KernelAnswer) -> bool:
+    """Return whether a leg of ours and Linux got to the end on the same vector."""
+    return any(
+        isinstance(a, Returned) and isinstance(b, Returned)
+        for leg in facts.legs.values()
+        for a, b in zip(leg, linux.outcomes, strict=False)
+    )
 
 
 def _agreed() -> Diagnosis:
@@ -393,15 +417,28 @@ def _results(facts: TextFacts, linux: KernelAnswer) -> Diagnosis | None:
         cause = INTERPRETER if name == "interp" else JIT
         vector = facts.text.vectors[differing[name][0]]
         return Diagnosis(cause, "its result differs from Linux's", MEDIUM, vector=vector)
-    for run, outcome in zip(facts.expected, linux.outcomes, strict=False):
-        # of a text that is reduced it says nothing, but then this is not how it was judged
-        after = run.ctx if run.after is None else run.after
-        if isinstance(outcome, Returned) and run.r0 is not None and outcome.ctx != after:
+    # of a text that is reduced it says nothing, but then this is not how it was judged
+    expected = {run.ctx: run for run in facts.expected}
+    for vector, outcome in zip(facts.text.vectors, linux.outcomes, strict=False):
+        if vector in expected and not _expected(expected[vector], outcome):
             detail = "its results are not what the case expects"
             return Diagnosis(
-                UNDECIDED, detail, LOW, suspects=(LINUX_JIT, LINUX_VERIFIER), vector=run.ctx
+                UNDECIDED, detail, LOW, suspects=(LINUX_JIT, LINUX_VERIFIER), vector=vector
             )
     return None
+
+
+def _expected(run: RunCheck, outcome: Outcome) -> bool:
+    """Return whether Linux did with the program what the case expects; it tells half of r0."""
+    match outcome:
+        case Unknown():
+            return True
+        case Returned(r0=r0, ctx=ctx) if run.outcome == "returned":
+            after = run.ctx if run.after is None else run.after
+            return run.r0 is None or (r0 & 0xFFFFFFFF, ctx) == (run.r0 & 0xFFFFFFFF, after)
+        case OutOfFuel():
+            return run.outcome == "fuel"
+    return run.outcome == "trapped" and isinstance(outcome, Trapped)
 
 
 def _contradiction(facts: TextFacts, vector: Vector) -> Diagnosis:
