@@ -40,7 +40,7 @@ ROUNDS = 8  # compiler calls that shrinking a new case may take
 SHRINK_ROUNDS = 60  # the same, for the representative of a bucket
 CASE_PATIENCE = 8.0  # seconds that a new case may take
 PATIENCE = 40.0  # the same, for a representative
-FEW = 8  # vectors that are enough to see that a new case agrees
+FEW = 8  # vectors that are enough to see that a new case agrees, or why one is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,10 @@ def shrink_finding(
     deadline = began + patience
     if start.outcome == "unknown":  # a limit of ours: there is nothing to be learnt
         return Representative(start.bucket, start)
-    if start.outcome != "diverge":  # a verdict, or none: nothing needs to run
+    if start.outcome == "rejected":  # what explains it is compared with the native builds
+        legs = ("interp", *(leg for leg in settings.legs if leg == "native"))
+        settings = replace(settings, legs=legs, vectors=FEW)
+    elif start.outcome != "diverge":  # nothing needs to run
         settings = replace(settings, legs=("interp",), vectors=1)
 
     said = general(start.detail)

@@ -21,7 +21,7 @@ from harness.grow.optimised import functions, parsed
 from harness.grow.refusals import Runs, depth, explain, frames_too_large, shrunk
 from harness.isa.insn import Call, Goto, Store
 from harness.isa.stack_args import outgoing_slot
-from harness.model import Accepted, BuildConfig, Program, Rejected, Returned, Verification
+from harness.model import Accepted, BuildConfig, Program, Rejected, Returned, Unknown, Verification
 from harness.pipeline import Settings
 from harness.source import driver
 from harness.source.signature import Scalar
@@ -139,6 +139,10 @@ def test_a_construct_is_confirmed_by_mending_it(construct: str, tmp_path: Path, 
         if construct != refusals.FRAMES:
             (words,) = refused_for(program, verdict, text, wrong)
             assert words == "and then: another result than natively"
+            for unknown in ((), [Unknown("no native build")] * len(runs.outcomes)):
+                nothing = replace(runs, outcomes=unknown)
+                (words,) = refused_for(program, verdict, text, nothing)
+                assert words == "and then: not run natively"
 
 
 def test_an_address_in_r0_counts_where_a_function_returns_nothing(
