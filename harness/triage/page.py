@@ -7,6 +7,7 @@ together. Below: the arguments' places drawn, the trace, and the report's other 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 from harness.isa.insn import High
@@ -60,7 +61,10 @@ document.body.dataset.ready='yes';
 def page(result: Triage) -> str:
     """Return the page."""
     name = escape(report.title(result))
-    parts = [f"<h1>{name}</h1>", verdict(result.diagnosis), sentence(report.summary(result))]
+    found = result.diagnosis
+    if result.by_design:
+        found = replace(found, cause=report.BY_DESIGN)
+    parts = [f"<h1>{name}</h1>", verdict(found), sentence(report.summary(result))]
     if result.known and result.diagnosis.cause in CLANG:
         parts += ["<h2>Cause</h2>", *map(sentence, result.known.split("\n\n"))]
     parts += _sides(result)
@@ -98,7 +102,9 @@ def document(name: str, parts: Iterable[str]) -> str:
 
 def verdict(diagnosis: Diagnosis) -> str:
     """Return who is wrong and how sure, in a frame."""
-    color = {AGREES: "#43a047", UNDECIDED: "#fb8c00"}.get(diagnosis.cause, "#e53935")
+    color = {AGREES: "#43a047", UNDECIDED: "#fb8c00", report.BY_DESIGN: "#fb8c00"}.get(
+        diagnosis.cause, "#e53935"
+    )
     words = f"{diagnosis.cause}, {diagnosis.confidence}"
     return f'<p><span class="verdict" style="color:{color}">{escape(words)}</span></p>'
 

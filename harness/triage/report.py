@@ -37,6 +37,7 @@ from harness.triage.lockstep import Lockstep, slots, value_text, x86_lines
 from harness.triage.repro import commands, inputs, standalone
 from harness.triage.session import Triage
 
+BY_DESIGN = "known, by design"  # in place of who is wrong: nobody is to mend anything
 SELECTED = 60  # lines of machine code shown
 # in the words of ``passing.first_difference``
 _PASSED = re.compile(
@@ -69,7 +70,9 @@ def title(result: Triage) -> str:
             return f"[BPF] clang {version} fails on valid code at -O{config.opt}{arguments}"
         case cause if cause == REFUSED:
             message = result.diagnosis.detail
-            return f"[BPF] verifier refuses code of -O{config.opt} -mcpu={config.mcpu}: {message}"
+            known = f"{BY_DESIGN}: " if result.by_design else ""
+            build = f"-O{config.opt} -mcpu={config.mcpu}"
+            return f"[BPF] {known}verifier refuses code of {build}: {message}"
     return f"{result.diagnosis.cause}: {result.diagnosis.detail}"
 
 
@@ -101,8 +104,13 @@ def as_in_repro(result: Triage, text: str) -> str:
 def summary(result: Triage) -> str:
     """Return one paragraph: who, what, how sure."""
     diagnosis, config = result.diagnosis, result.subject.config
+    blamed = f"**{diagnosis.cause}** ({diagnosis.confidence})"
+    if result.by_design:
+        blamed = f"**{BY_DESIGN}** ({diagnosis.confidence})"
+        if diagnosis.cause == REFUSED:
+            blamed += ": the verifier refuses code that clang may make"
     words = [
-        f"**{diagnosis.cause}** ({diagnosis.confidence}): {diagnosis.detail}.",
+        f"{blamed}: {diagnosis.detail}.",
         f"Function `{result.subject.function}`, clang {result.target.compiler.version}, "
         f"`-O{config.opt} -mcpu={config.mcpu}`, {config.linkage} linkage.",
     ]

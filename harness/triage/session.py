@@ -81,7 +81,13 @@ class Triage:
     native: tuple[NativeLine, ...] = ()  # what the compiler makes of it for x86-64
     notes: tuple[str, ...] = field(default=())
     known: str = ""  # what somebody wrote about it
+    entry: Known | None = None  # of known.toml, which explains it
     seconds: float = 0.0
+
+    @property
+    def by_design(self) -> bool:
+        """Whether it is known, and nobody is to mend anything."""
+        return self.entry is not None and self.entry.status == "by-design"
 
     @property
     def wrong(self) -> int | None:
@@ -343,7 +349,7 @@ def triage_file(
         )
     explained = entry_of(path, target, result.first, corpus.read_known(known))
     if explained is not None:
-        result = replace(result, known=explained.note.strip())
+        result = replace(result, known=explained.note.strip(), entry=explained)
     elif case is not None:
         result = replace(result, known=case.note.strip())
     row = as_json(result) | {"file": str(path)}
@@ -440,6 +446,8 @@ def describe(result: Triage | TextTriage, row: dict[str, Any]) -> str:
         f"  {row['detail']}",
         f"  {row['function']} at {row['build']}, {row['lines']} lines of C, {row['seconds']} s",
     ]
+    if result.by_design and result.entry is not None:
+        lines.append(f"  known, by design: {result.entry.id}")
     if result.wrong_why:
         lines.append(f"  {result.wrong_why}")
     if row["pass"]:
