@@ -154,9 +154,10 @@ def test_a_real_bug_is_narrowed_down(
     assert found.step is not None
     assert "STORE_STACK_ARG" in found.selected
     assert any("isel" in name for name in found.machine)
-    # the other compiler makes nothing of it: it is not bad in this way
-    assert f"{other.name} ({other.version}) good" in found.compilers
+    # the other compiler makes nothing of it: neither bad in this way nor good
+    assert f"{other.name} ({other.version}) other: no program: " in found.compilers
     assert found.first_bad.startswith(compiler.name)
+    assert not found.last_good
     text = report.markdown(result)
     for words in ("With `", "is right.", "It is innocent", "as instruction selection leaves it",
                   "callee:"):  # fmt: skip

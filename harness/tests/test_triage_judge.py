@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.corpus import FunctionDecl, ProgramText
+from harness.corpus import FunctionDecl, Known, ProgramText
 from harness.corpus import program as assembled
 from harness.isa.disasm import format_insn
 from harness.model import (
@@ -26,7 +26,8 @@ from harness.model import (
 from harness.pipeline import Plan, Settings
 from harness.tests.faults import Fault, wrapper
 from harness.toolchain import Compiler, find_compilers
-from harness.triage.bisect import alike
+from harness.triage import page, report
+from harness.triage.bisect import alike, called
 from harness.triage.classify import Wanted, examine, look, shape, shows
 from harness.triage.experiments import Bench, Built, Subject
 from harness.triage.facts import (
@@ -49,8 +50,8 @@ from harness.triage.judge import judge
 from harness.triage.keeping import keep
 from harness.triage.linux import image_difference
 from harness.triage.marking import refusal
-from harness.triage.session import triage
-from harness.triage.targets import target_of
+from harness.triage.session import Triage, as_json, describe, triage
+from harness.triage.targets import Target, target_of
 
 SEVEN = """\
 long take(long a, long b, long c, long d, long e, long f, long g)
@@ -330,6 +331,37 @@ def test_shapes_leave_numbers_out(refused: Facts, right: Facts) -> None:
         assert alike(refused, refused.built, judge(refused))
         assert not alike(refused, right.built, judge(refused))
     assert general("R3 at /tmp/crosscheck-ab12/x.c, 0x1f") == "RN at x.c, N"
+
+
+def test_a_build_is_good_bad_or_another(refused: Facts) -> None:
+    found, built = judge(refused), refused.built
+    assert called(refused, built, found) == "bad"
+    assert called(refused, replace(built, verdict=Accepted()), found) == "good"
+    why = "invalid write to stack R1 off=0 size=8"
+    other = replace(built, verdict=Rejected(3, why))
+    assert called(refused, other, found) == f"other: refused: {why}"
+    doubtful = replace(built, verdict=Unknown("a kfunc"))
+    assert called(refused, doubtful, found) == "other: unknown: a kfunc"
+    none = replace(built, program=None, why="/tmp/crosscheck-ab/x.c:1: " + "no " * 99 + "\nmore")
+    assert called(refused, none, found).startswith("other: no program: x.c:1: no no")
+    assert len(called(refused, none, found)) == len("other: ") + 90
+
+
+def test_what_is_known_to_be_by_design_blames_nobody(refused: Facts, compiler: Compiler) -> None:
+    found = judge(refused)
+    assert found.cause == REFUSED
+    target = Target("a", refused.subject, compiler)
+    plain = Triage(target, refused.subject, found, found, refused, (compiler,))
+    entry = Known("a", "reject", "by-design", "why")
+    for status, known in (("open", False), ("by-design", True)):
+        result = replace(plain, entry=replace(entry, status=status))
+        assert report.title(result).startswith("[BPF] known, by design: ver") == known
+        assert report.summary(result).startswith("**known, by design** (") == known
+        texts = report.markdown(result), page.page(result)
+        assert [found.cause in text for text in texts] == [not known] * 2
+        assert (
+            "known, by design: a" in describe(result, as_json(result) | {"report": ""})
+        ) == known
 
 
 def test_kernel_functions_have_bodies_in_a_triage(tmp_path: Path, compiler: Compiler) -> None:

@@ -8,13 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.compare import agree
-from harness.model import BuildConfig, Unknown
+from harness.model import Accepted, BuildConfig, Unknown
 from harness.pipeline import Plan
 from harness.toolchain import Compiler, CompileResult
 from harness.triage import rules
 from harness.triage.classify import shape
 from harness.triage.experiments import Bench, Built
-from harness.triage.facts import WRONG_CODE, Diagnosis, Facts, consensus
+from harness.triage.facts import (
+    REFUSED,
+    RIGHT,
+    WRONG,
+    WRONG_CODE,
+    Diagnosis,
+    Facts,
+    consensus,
+    ours_left_out,
+    rightness,
+    verdict_text,
+)
 from harness.triage.judge import judge
 
 # fmt: off
@@ -30,6 +41,8 @@ _POISON = re.compile(r"^.*\bcall [^\n]*\b(?:poison|undef)[,)].*$", re.MULTILINE)
 _CODE = re.compile(r" on function \(")  # of code generation, in the words of its pass manager
 _BANNER = re.compile(r"^(?:# )?\*\*\* IR Dump After (.*?) \*\*\*:?.*$", re.MULTILINE)
 MAX_PASSES = 1 << 20
+GOOD, BAD, OTHER = "good", "bad", "other"  # other: neither right nor the same failure
+WORDS = 90  # characters of why a build is another
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,44 @@ def bad_like(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> Bad:
     return bad
 
 
+Word = Callable[[BuildConfig, Compiler | None], str]
+
+
+def words_of(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> Word:
+    """Return the question what a build is: GOOD, BAD as *diagnosis* says, or OTHER and why."""
+
+    def word(config: BuildConfig, compiler: Compiler | None) -> str:
+        if facts.subject.handed:
+            built = bench.build(
+                facts.planned, config, compiler=compiler, legs=(), through_text=True
+            )
+            if built.printed:
+                return BAD
+            return GOOD if built.program is not None else other(f"no program: {built.why}")
+        built = bench.build(facts.planned, config, compiler=compiler)
+        return called(facts, built, diagnosis)
+
+    return word
+
+
+def called(facts: Facts, built: Built, diagnosis: Diagnosis) -> str:
+    """Return GOOD, BAD, or OTHER and why: what *built* is beside *diagnosis* of *facts*."""
+    if alike(facts, built, diagnosis):
+        return BAD
+    if diagnosis.cause == REFUSED and isinstance(built.verdict, Unknown):
+        return other(verdict_text(built.verdict))  # right or not, Linux may refuse it
+    found = rightness(facts, built)
+    accepted = diagnosis.cause == REFUSED and isinstance(built.verdict, Accepted)
+    return GOOD if found == RIGHT or (accepted and found != WRONG) else other(found)
+
+
+def other(why: str) -> str:
+    """Return OTHER with *why*, short."""
+    lines = ours_left_out(why).strip().splitlines()
+    line = lines[0] if lines else ""
+    return f"{OTHER}: {line[: WORDS - 3]}..." if len(line) > WORDS else f"{OTHER}: {line}"
+
+
 def alike(facts: Facts, built: Built, diagnosis: Diagnosis) -> bool:
     """Return whether *built*, of the same source, shows what *diagnosis* of *facts* says."""
     if shape(built) != shape(facts.built):
@@ -105,8 +156,9 @@ def bisect(
     """Narrow *diagnosis* of *facts* down; *function* has the wrong instruction."""
     config = facts.subject.config
     bad = bad_like(bench, facts, diagnosis)
-    axes = {n: _axis(bad, facts, config, key, values) for n, key, values in AXES}
-    told, good, first = _compilers(bench, bad, facts, config)
+    word = words_of(bench, facts, diagnosis)
+    axes = {n: _axis(word, config, key, values) for n, key, values in AXES}
+    told, good, first = _compilers(bench, word, config)
     found = Bisection(axes, told, good, first)
     if not passes:
         return replace(found, step_why="not asked for")
@@ -173,27 +225,31 @@ def _ir(bench: Bench, facts: Facts, diagnosis: Diagnosis) -> tuple[bool | None, 
     )
 
 
-def _axis(bad: Bad, facts: Facts, config: BuildConfig, field: str, values: Sequence[str]) -> str:
+def _axis(word: Word, config: BuildConfig, field: str, values: Sequence[str]) -> str:
     rows = []
     for value in values:
-        other = replace(config, **{field: value})
-        rows.append((value, other == config or bad(facts.planned, other, (), None)))
-    return ", ".join(f"{value} {'bad' if is_bad else 'good'}" for value, is_bad in rows)
+        made = replace(config, **{field: value})
+        rows.append(f"{value} {BAD if made == config else word(made, None)}")
+    return _listed(rows)
 
 
-def _compilers(bench: Bench, bad: Bad, facts: Facts, config: BuildConfig) -> tuple[str, str, str]:
+def _listed(rows: Sequence[str]) -> str:
+    return ("; " if any(f" {OTHER}: " in row for row in rows) else ", ").join(rows)
+
+
+def _compilers(bench: Bench, word: Word, config: BuildConfig) -> tuple[str, str, str]:
     compilers = sorted(bench.settings.compilers, key=lambda c: _version(c.version))
     if len(compilers) < 2:
         return "one compiler only: name others with --clang to compare", "", ""
     rows, good, first = [], "", ""
     for compiler in compilers:
-        is_bad = bad(facts.planned, config, (), compiler)
-        rows.append(f"{compiler.name} ({compiler.version}) {'bad' if is_bad else 'good'}")
-        if is_bad:
-            first = first or f"{compiler.name} ({compiler.version})"
-        elif not first:
-            good = f"{compiler.name} ({compiler.version})"
-    return ", ".join(rows), good, first
+        name, found = f"{compiler.name} ({compiler.version})", word(config, compiler)
+        rows.append(f"{name} {found}")
+        if found == BAD:
+            first = first or name
+        elif found == GOOD and not first:
+            good = name
+    return _listed(rows), good, first
 
 
 def _version(text: str) -> tuple[int, ...]:
