@@ -315,6 +315,18 @@ def test_the_report_and_the_page() -> None:
     assert "lines of BPF text" in text_report.describe(found, row)
 
 
+def test_a_program_is_offered_where_there_is_one_and_with_a_warning() -> None:
+    dies = says(Crashed("the guest died: BUG: kernel NULL pointer dereference"))
+    found = triaged("linux_forgotten_slot", dies, reduce=False)
+    for made in (text_report.markdown(found), text_report.html(found)):
+        assert made.index("takes the machine down") < made.index("cc repro.c")
+    found = triaged("linux_size_in_slot", fake(as_ours), reduce=False)
+    for made in (text_report.markdown(found), text_report.html(found)):
+        assert "cc repro.c" not in made
+        assert "No program of its own shows it. It calls crosscheck_kfunc_memory6" in made
+        assert "takes the machine down" not in made
+
+
 def test_a_case_of_text_from_the_command(tmp_path: Path) -> None:
     path = CORPUS / "reject_address_of_last_removed_function.toml"
     result, row = triage_file(path, out=tmp_path)

@@ -103,14 +103,30 @@ def _image(result: TextTriage) -> list[str]:
 
 def _to_see(result: TextTriage) -> list[str]:
     text = standalone(result)
-    if text.startswith("/*"):
-        return ["## To see it", f"No program of its own shows it: {text[3:-4]}."]
+    if none := _no_program(text):
+        return ["## To see it", none]
     return [
         "## To see it",
         "`repro.c` loads the program and needs the kernel alone; as root:",
+        *_warning(result),
         "```sh\n" + "\n".join(commands()) + "\n```",
         "<details><summary>repro.c</summary>\n\n```c\n" + text.rstrip() + "\n```\n</details>",
     ]
+
+
+def _no_program(text: str) -> str:
+    """Return why there is no program but a comment, *text*; "" where there is one."""
+    if not text.startswith("/*"):
+        return ""
+    why = text.strip().removeprefix("/*").removesuffix("*/").strip()
+    return f"No program of its own shows it. {why}"
+
+
+def _warning(result: TextTriage) -> list[str]:
+    linux = result.facts.linux
+    if linux is None or not isinstance(linux.verdict, Crashed):
+        return []
+    return ["**Running it takes the machine down**: use a virtual machine that nobody needs."]
 
 
 def expected(result: TextTriage) -> tuple[str, str]:
@@ -184,12 +200,23 @@ def html(result: TextTriage) -> str:
         parts += ["<h2>The verifier's log</h2>", f"<pre>{escape(text[4:-4])}</pre>"]
     rows_ = [(e.name, e.result) for e in result.diagnosis.experiments]
     parts += ["<h2>Experiments</h2>", page.table(("experiment", "result"), rows_)]
-    parts += ["<h2>To see it</h2>", f"<pre>{escape(chr(10).join(commands()))}</pre>"]
-    parts.append("<details><summary>repro.c</summary>")
-    parts.append(f"<pre>{escape(standalone(result))}</pre></details>")
+    parts += _html_to_see(result)
     parts.append(f"<p>{escape(', '.join(versions(result)))}</p>")
     parts += [f"<p>Note: {escape(note)}</p>" for note in result.notes]
     return page.document(name, parts)
+
+
+def _html_to_see(result: TextTriage) -> list[str]:
+    text = standalone(result)
+    if none := _no_program(text):
+        return ["<h2>To see it</h2>", page.sentence(none)]
+    return [
+        "<h2>To see it</h2>",
+        *map(page.sentence, _warning(result)),
+        f"<pre>{escape(chr(10).join(commands()))}</pre>",
+        "<details><summary>repro.c</summary>",
+        f"<pre>{escape(text)}</pre></details>",
+    ]
 
 
 def _kind(line: str) -> str:
