@@ -172,6 +172,8 @@ def verdict_text(verdict: Verdict | None) -> str:
     match verdict:
         case Accepted():
             return "accepted"
+        case Rejected(insn=None, message=message):
+            return f"refused: {message}"
         case Rejected(insn=insn, message=message):
             return f"refused at {insn}: {message}"
         case Unknown(why=why):
