@@ -18,7 +18,7 @@ from harness.btf import Btf, DataSec, DeclTag, Func, FuncProto, Int, Param, SecI
 from harness.btf_check import validate
 from harness.compare import agree
 from harness.grow.optimised import Optimised
-from harness.interp import HELPERS, STACK, Interpreter
+from harness.interp import CONTEXT, FUNCTION, HELPERS, STACK, VALUE, Interpreter
 from harness.isa.insn import FP, PARAMS, Alu, Call, Exit, Insn, Load, Store, StoreImm
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, outgoing_slot
 from harness.isa.targets import function_target
@@ -278,6 +278,10 @@ def _or(it: _Refused) -> tuple[str, Program] | None:
     insn = it.at
     if not (isinstance(insn, Alu) and insn.op == "or" and insn.bits == 64):
         return None
+    operands = {insn.dst, insn.dst if insn.src is None else insn.src} - {PARAMS}
+    met = _met(it, {it.insn: lambda held: any(_is_address(held[r]) for r in operands)})
+    if met.get(it.insn) != {True}:  # a number may look like an address, but not in every run
+        return None
     insns = list(it.program.insns)
     insns[it.insn] = replace(insn, op="add")
     return OR, replace(it.program, insns=tuple(insns))
@@ -286,12 +290,21 @@ def _or(it: _Refused) -> tuple[str, Program] | None:
 def _bool(it: _Refused) -> tuple[str, Program] | None:
     """Let the driver show the verifier that a bool is 0 or 1, as the compiler knows it."""
     main = it.program.subprograms[0]
-    after = {
-        slot: Alu("and", 64, insn.dst, None, 1)
+    bools = {(CONTEXT << 32) + offset for offset in it.runs.bools}
+
+    def test(load: Load) -> Callable[[_Registers], bool]:
+        return lambda held: (held[load.src] or 0) + load.off in bools
+
+    loads = {
+        slot: insn
         for slot in range(main.start, main.end)
-        if isinstance(insn := it.program.insns[slot], Load)
-        and insn.size == 1
-        and insn.off in it.runs.bools
+        if isinstance(insn := it.program.insns[slot], Load) and insn.size == 1 and insn.src <= FP
+    }
+    met = _met(it, {slot: test(load) for slot, load in loads.items()})
+    after = {
+        slot: Alu("and", 64, loads[slot].dst, None, 1)
+        for slot, seen in met.items()
+        if seen == {True}
     }
     return _put(it, BOOL, after, behind=True) if after else None
 
@@ -313,17 +326,31 @@ def _void(it: _Refused) -> tuple[str, Program] | None:
 
 def _address_at(it: _Refused) -> bool:
     """Return whether a run gets there with an address in a stack in r0."""
-    met: set[bool] = set()
+    met = _met(it, {it.insn: lambda held: STACK <= (held[0] or 0) >> 32 < FUNCTION})
+    return True in met.get(it.insn, ())
 
-    def look(slot: int, registers: Sequence[int | None]) -> None:
-        if slot == it.insn:
-            value = registers[0] or 0
-            met.add(STACK <= value >> 32 < STACK + 16)
+
+def _is_address(value: int | None) -> bool:
+    """Return whether *value* looks like an address of memory."""
+    high = (value or 0) >> 32
+    return high == CONTEXT or STACK <= high < FUNCTION or VALUE <= high < 2 * VALUE
+
+
+_Registers = tuple[int | None, ...]  # r0 to r10; None: undefined
+
+
+def _met(it: _Refused, tests: Mapping[int, Callable[[_Registers], bool]]) -> dict[int, set[bool]]:
+    """Return what the test of each slot says when runs get there; only of those they get to."""
+    met: dict[int, set[bool]] = {}
+
+    def look(slot: int, registers: _Registers) -> None:
+        if slot in tests:
+            met.setdefault(slot, set()).add(tests[slot](registers))
 
     interpreter = Interpreter(it.program, HELPERS, KFUNCS)
     for vector in it.runs.vectors:
         interpreter.run(vector, trace=look)
-    return True in met
+    return met
 
 
 # message, and what may mend it: the first that gets the program past its refusal counts

@@ -19,9 +19,20 @@ from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
 from harness.grow.optimised import functions, parsed
 from harness.grow.refusals import Runs, depth, explain, frames_too_large, shrunk
+from harness.interp import Interpreter
+from harness.isa.asm import assemble
 from harness.isa.insn import Call, Goto, Store
 from harness.isa.stack_args import outgoing_slot
-from harness.model import Accepted, BuildConfig, Program, Rejected, Returned, Unknown, Verification
+from harness.model import (
+    Accepted,
+    BuildConfig,
+    Program,
+    Rejected,
+    Returned,
+    Subprogram,
+    Unknown,
+    Verification,
+)
 from harness.pipeline import Settings
 from harness.source import driver
 from harness.source.signature import Scalar
@@ -146,7 +157,7 @@ def test_a_construct_is_confirmed_by_mending_it(construct: str, tmp_path: Path, 
 
 
 def test_an_address_in_r0_counts_where_a_function_returns_nothing(
-    tmp_path: Path, compiler: Compiler
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ):
     config = BuildConfig(compiler.name, "2", "v3", "hidden")
     path = tmp_path / "x.c"
@@ -162,6 +173,7 @@ def test_an_address_in_r0_counts_where_a_function_returns_nothing(
     it = refusals._Refused(program, at.end - 1, refusal.message, text, runs)
     # r0 is no address here: the refusal would be a fault of the verifier
     assert refusals._void(it) is None
+    assert named(program, refusal.message, text, runs, monkeypatch) == set()
 
 
 def test_what_no_run_shows_is_no_address(tmp_path: Path, compiler: Compiler):
@@ -233,14 +245,93 @@ def test_a_wrong_refusal_of_ours_is_no_known_construct(
         functions, planned.text or path.read_text(), planned.layouts, config, compiler, 60.0
     )
     runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
+    assert named(program, message, text, runs, monkeypatch) == set()
+
+
+def named(
+    program: Program,
+    message: str,
+    text: refusals.Functions,
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> set[str]:
+    """Return what explains *message* at any instruction; whatever is changed is accepted."""
+    found: set[str] = set()
     for at, _ in enumerate(program.insns):
         refusal = Rejected(at, message)
-        monkeypatch.setattr(
-            verifier,
-            "verify",
-            lambda *_, refusal=refusal, **__: Verification(refusal),
-        )
-        assert explain(program, refusal, text, runs).constructs == ()
+
+        def verify(changed: Program, *_: object, refusal=refusal, **__: object) -> Verification:
+            same = changed.insns == program.insns and changed.btf == program.btf
+            return Verification(refusal if same else Accepted())
+
+        monkeypatch.setattr(verifier, "verify", verify)
+        found.update(explain(program, refusal, text, runs).constructs)
+    return found
+
+
+OR_NUMBERS = """
+r2 = *(u64 *)(r1 + 8)
+r2 &= 255
+r1 = *(u64 *)(r1 + 0)
+r1 <<= 8
+r1 |= r2
+r0 = r1
+exit
+"""
+OR_ADDRESS = """
+r2 = *(u64 *)(r1 + 8)
+r2 &= 1
+r3 = r10
+r3 += -32
+*(u64 *)(r3 + 0) = r2
+r3 |= r2
+r0 = *(u8 *)(r3 + 0)
+exit
+"""
+BOOL_IN_STACK = """
+r2 = *(u64 *)(r1 + 8)
+r2 &= 1
+r3 = r10
+r3 += -32
+*(u64 *)(r3 + 8) = r2
+r0 = *(u8 *)(r3 + 8)
+r3 += r0
+r0 = *(u8 *)(r3 + 8)
+exit
+"""
+BOOL_IN_CONTEXT = """
+r0 = *(u8 *)(r1 + 8)
+r3 = r10
+r3 += -32
+*(u64 *)(r3 + 8) = r0
+r3 += r0
+r0 = *(u8 *)(r3 + 8)
+exit
+"""
+OR_WORDS = "R1 bitwise operator |= on pointer prohibited"
+INDEX_WORDS = "invalid variable-offset read from stack R3 var_off=(0x0; 0xff) off=0 size=1"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "constructs"),
+    [
+        (OR_NUMBERS, OR_WORDS, set()),
+        (OR_ADDRESS, OR_WORDS, {refusals.OR}),
+        (BOOL_IN_STACK, INDEX_WORDS, set()),
+        (BOOL_IN_CONTEXT, INDEX_WORDS, {refusals.BOOL}),
+    ],
+)
+def test_a_run_shows_what_is_an_address_and_what_a_bool(
+    code: str, message: str, constructs: set[str], monkeypatch: pytest.MonkeyPatch
+):
+    insns = assemble(code).insns
+    program = Program("p", "syscall", "syscall", insns, (Subprogram("p", 0, len(insns)),))
+    # some numbers look like addresses
+    vectors = [a.to_bytes(8, "little") + bytes([b, *bytes(7)]) for a in (2**29, 7) for b in (0, 1)]
+    interpreter = Interpreter(program)
+    runs = Runs(vectors, [interpreter.run(v) for v in vectors], None, frozenset({8}))
+    assert all(isinstance(outcome, Returned) for outcome in runs.outcomes)
+    assert named(program, message, dict, runs, monkeypatch) == constructs
 
 
 IR = """
