@@ -45,6 +45,7 @@ from harness.triage.facts import (
     Facts,
     Linux,
     general,
+    verdict_text,
 )
 from harness.triage.judge import judge
 from harness.triage.keeping import keep
@@ -362,6 +363,11 @@ def test_what_is_known_to_be_by_design_blames_nobody(refused: Facts, compiler: C
         assert (
             "known, by design: a" in describe(result, as_json(result) | {"report": ""})
         ) == known
+
+
+def test_a_refusal_says_where_if_anywhere() -> None:
+    assert verdict_text(Rejected(3, "no")) == "refused at 3: no"
+    assert verdict_text(Rejected(None, "no BTF")) == "refused: no BTF"
 
 
 def test_kernel_functions_have_bodies_in_a_triage(tmp_path: Path, compiler: Compiler) -> None:
