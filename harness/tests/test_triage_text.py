@@ -14,9 +14,9 @@ from typing import Any, cast
 import pytest
 
 from harness import corpus, verifier
-from harness.corpus import Known
+from harness.corpus import Case, Known, ProgramText, RunCheck
 from harness.isa.codec import encode
-from harness.isa.insn import Call, LoadImm
+from harness.isa.insn import Call, LoadImm, Store
 from harness.legs import kernel_request as request
 from harness.legs.kernel import KernelAnswer, KernelLeg
 from harness.model import (
@@ -33,7 +33,7 @@ from harness.model import (
     Vector,
     Verdict,
 )
-from harness.triage import beliefs, text, text_report, text_repro
+from harness.triage import beliefs, reaching, text, text_report, text_repro
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
@@ -46,6 +46,7 @@ from harness.triage.facts import (
     UNDECIDED,
     UNSTABLE,
     VERIFIER,
+    Diagnosis,
 )
 from harness.triage.session import describe, triage_file
 from harness.triage.text import TextTriage, triage_text
@@ -243,6 +244,96 @@ def test_agreement_with_legs_that_ran_is_high() -> None:
     assert (found.cause, found.confidence) == (AGREES, HIGH)
     found = triage_text(case, says(Accepted()), reduce=False).diagnosis
     assert (found.cause, found.confidence) == (AGREES, LOW)
+
+
+PRUNED = """
+    r6 = r1
+    {first}
+    r2 = *(u64 *)(r6 + 0)
+    r3 = *(u64 *)(r6 + 16)
+    r1 = 5
+    if r2 > 100 goto one
+    r1 = 6
+one:
+    if r3 > 50 goto two
+    r1 = 7
+two:
+    r4 = 0
+    {last}
+    *(u64 *)(r6 + 8) = r1
+    r0 = 0
+out:
+    exit
+"""
+SEEN = "9: (7b) *(u64 *)(r6 +8) = r1          ; R1=7 R6=ctx()\n"
+NOT_OURS = "call 118"  # jiffies64
+
+
+def pruned(first: str, last: str, log: str, *results: int) -> Diagnosis:
+    """Judge the program above: Linux stores *results*, and has *log*, of instruction 9."""
+    made = ProgramText(PRUNED.format(first=first, last=last))
+    program = corpus.program(made, "p")
+    (store,) = (n for n, i in enumerate(program.insns) if isinstance(i, Store) and i.dst == 6)
+    contexts = [struct.pack("<QQQ", 200, 0, 200), bytes(24)]
+    outcomes = [
+        Returned(0, context[:8] + struct.pack("<Q", stored) + context[16:])
+        for context, stored in zip(contexts, results, strict=True)
+    ]
+    case = Case(Path("p.toml"), program=made, runs=tuple(RunCheck(c) for c in contexts))
+    leg = says(Accepted(), *outcomes, log=log.replace("9: (", f"{store}: (", 1))
+    return triage_text(case, leg, reduce=False).diagnosis
+
+
+def test_what_ours_does_too_is_not_ruled_out() -> None:
+    """R1=7 is all that the log has; 5 is right where the path with 5 was pruned."""
+    assert pruned("r4 = 0", "r4 = 0", SEEN, 5, 7).cause == AGREES
+    assert pruned("r4 = 0", "r4 = 0", SEEN + "from 6 to 8: safe\n", 5, 7).cause == AGREES
+    wrong = pruned("r4 = 0", "r1 = 7", SEEN, 4, 7)
+    assert (wrong.cause, wrong.confidence) == (LINUX_JIT, CERTAIN)
+
+
+@pytest.mark.parametrize(
+    ("last", "log", "cause"),
+    [
+        ("r4 = 0", SEEN, LINUX_JIT),
+        ("r4 = 0", f"{SEEN}from 6 to 8: safe\n", AGREES),
+        ("r4 = 0", f"{SEEN}8: safe\n", AGREES),
+        ("r4 = 0", f"{SEEN.replace('R1=7', 'R1=P7')}8: safe\n", LINUX_JIT),
+        ("r1 = 7", f"{SEEN}8: safe\n", LINUX_JIT),
+        ("r5 = 7; r1 = r5", f"{SEEN}8: safe\n", LINUX_JIT),
+        ("*(u64 *)(r10 - 8) = r1; r1 = *(u64 *)(r10 - 8)", f"{SEEN}8: safe\n", AGREES),
+        ("r0 = 0; if r2 == 0 goto out", SEEN, AGREES),
+    ],
+)
+def test_what_is_promised_where_none_of_ours_ends(last: str, log: str, cause: str) -> None:
+    """Pruned paths promise nothing of what is not known by data flow; a store may be passed by."""
+    assert pruned(NOT_OURS, last, log, 5, 7).cause == cause
+
+
+def test_constants_that_reach_a_register_through_calls() -> None:
+    may_goto = corpus.read(CORPUS / "linux_may_goto_slot.toml").program
+    assert may_goto is not None
+    assert reaching.constants(corpus.program(may_goto, "p"), 8, 0) == frozenset({5})
+    asm = """
+    r1 = 3; r6 = 1
+    call f
+    r6 = r0
+    r1 = -4
+    call f
+    *(u64 *)(r10 - 8) = r6
+    r0 = 0
+    exit
+f:
+    r0 = r1
+    if r1 == 3 goto out
+    w0 = -1
+out:
+    exit
+    """
+    program = corpus.program(ProgramText(asm), "p")
+    (store,) = (n for n, i in enumerate(program.insns) if isinstance(i, Store))
+    assert reaching.constants(program, store, 6) == frozenset({3, 2**64 - 4, 2**32 - 1})
+    assert reaching.constants(program, store, 1) is None
 
 
 # --- how small --------------------------------------------------------------------

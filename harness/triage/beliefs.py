@@ -2,7 +2,9 @@
 
 A store to the context of a register that holds a constant on every path is a promise: the
 context holds one of those constants when the program ends. A run that leaves anything else
-there shows that the verifier, or the code made of what it let pass, is wrong.
+there shows that the verifier, or the code made of what it let pass, is wrong. The log does
+not have every path, though: one that differs from another in imprecise scalars alone is
+pruned (`from 6 to 8: safe`), with what it would store. ``trusted`` tells.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.model import Returned
+from harness.model import Program, Returned
+from harness.triage import reaching
 
 _STORE = re.compile(
     r"^(?P<insn>\d+): \([0-9a-f]{2}\) \*\(u(?P<bits>\d+) \*\)\(r(?P<base>\d+) (?P<off>[+-]\d+)\) = "
@@ -28,6 +31,7 @@ class Belief:
     size: int  # bytes
     values: tuple[int, ...]  # on one path or another
     source: int  # register
+    pruned: bool = False  # there are paths that the log does not have, and it is not precise
 
     @property
     def text(self) -> str:
@@ -59,21 +63,36 @@ def read(log: str) -> tuple[Belief, ...]:
     """
     values: dict[tuple[int, int, int, int], set[int]] = {}
     unknown: set[int] = set()
+    imprecise: set[int] = set()
     written: dict[int, set[int]] = {}  # byte: instructions
+    safe = re.search(r"^(from \d+ to )?\d+.*: safe$", log, re.MULTILINE) is not None
     for insn, off, size, source, state in _stores(log):
         for byte in range(off, off + size):
             written.setdefault(byte, set()).add(insn)
-        found = re.search(rf"\bR{source}=P?(-?\d+|0x[0-9a-f]+)(?=\s|$)", state)
+        found = re.search(rf"\bR{source}=(P?)(-?\d+|0x[0-9a-f]+)(?=\s|$)", state)
         if found is None:
             unknown.add(insn)
             continue
-        value = int(found[1], 0) & (1 << 8 * size) - 1
+        if not found[1]:
+            imprecise.add(insn)
+        value = int(found[2], 0) & (1 << 8 * size) - 1
         values.setdefault((insn, off, size, source), set()).add(value)
     return tuple(
-        Belief(insn, off, size, tuple(sorted(known)), source)
+        Belief(insn, off, size, tuple(sorted(known)), source, safe and insn in imprecise)
         for (insn, off, size, source), known in values.items()
         if insn not in unknown and all(len(written[b]) == 1 for b in range(off, off + size))
     )
+
+
+def trusted(belief: Belief, program: Program) -> bool:
+    """Return whether *belief* is about every path of *program*, not about those of the log."""
+    if not reaching.always(program, belief.insn):
+        return False
+    if not belief.pruned:
+        return True
+    found = reaching.constants(program, belief.insn, belief.source)
+    mask = (1 << 8 * belief.size) - 1
+    return found is not None and {value & mask for value in found} <= set(belief.values)
 
 
 def _stores(log: str) -> Iterator[tuple[int, int, int, int, str]]:

@@ -34,6 +34,7 @@ from harness.model import (
 from harness.source.stream_shrink import Text, shrink
 from harness.toolchain import Compiler
 from harness.triage import beliefs, rules
+from harness.triage.beliefs import Belief
 from harness.triage.facts import (
     AGREES,
     CERTAIN,
@@ -387,12 +388,9 @@ def _returns(facts: TextFacts) -> bool:
 
 def _results(facts: TextFacts, linux: KernelAnswer) -> Diagnosis | None:
     """Judge what Linux's image did, by what its verifier knew, and by our legs."""
-    for number, outcome in enumerate(linux.outcomes):
-        vector = facts.text.vectors[number]
-        if not isinstance(outcome, Returned):
-            continue
-        if any(not belief.holds(outcome) for belief in beliefs.read(linux.log)):
-            return _contradiction(facts, vector)
+    ruled_out = _ruled_out(facts, linux)
+    if ruled_out is not None:
+        return _contradiction(facts, *ruled_out)
     for number, (ours, outcome) in enumerate(
         zip(facts.legs["interp"], linux.outcomes, strict=False)
     ):
@@ -441,14 +439,38 @@ def _expected(run: RunCheck, outcome: Outcome) -> bool:
     return run.outcome == "trapped" and isinstance(outcome, Trapped)
 
 
-def _contradiction(facts: TextFacts, vector: Vector) -> Diagnosis:
+def _ruled_out(facts: TextFacts, linux: KernelAnswer) -> tuple[Vector, Belief] | None:
+    """Return the first vector whose result goes against what Linux's verifier knows.
+
+    Only where ours has another result too, or none; and of what the verifier knows, what is
+    about every path, or about a program that breaks a rule on what fills a slot.
+    """
+    known = beliefs.read(linux.log)
+    broken = bool(known) and bool(_slots_broken(facts))
+    for number, outcome in enumerate(linux.outcomes):
+        ours = [leg[number] for leg in facts.legs.values() if number < len(leg)]
+        ended = [mine for mine in ours if isinstance(mine, Returned)]
+        if not isinstance(outcome, Returned) or (ended and _same(ended[0], outcome)):
+            continue  # the interpreter's first: our JIT is made as Linux's is
+        for belief in known:
+            if not belief.holds(outcome) and (broken or beliefs.trusted(belief, facts.program)):
+                return facts.text.vectors[number], belief
+    return None
+
+
+def _slots_broken(facts: TextFacts) -> list[rules.Broken]:
+    return [b for b in rules.broken(facts.program) if b.rule in ("callback", "unwritten")]
+
+
+def _contradiction(facts: TextFacts, vector: Vector, belief: Belief) -> Diagnosis:
     """Judge a result that Linux's verifier had ruled out: it, or the code, is wrong."""
-    found = [b for b in rules.broken(facts.program) if b.rule in ("callback", "unwritten")]
+    found = _slots_broken(facts)
     words = "; ".join(f"slot {b.insn}: {b.why}" for b in found[:3]) or "none is broken on any path"
     facts.note("the rules on what fills a slot, as data flow", words)
     if found:
         detail = f"accepts what it must refuse: {found[0].why}"
-        return Diagnosis(LINUX_VERIFIER, detail, CERTAIN, vector=vector)
+        sure = CERTAIN if beliefs.trusted(belief, facts.program) else HIGH
+        return Diagnosis(LINUX_VERIFIER, detail, sure, vector=vector)
     return Diagnosis(
         LINUX_JIT, "the image does what the verifier ruled out", CERTAIN, vector=vector
     )
@@ -493,10 +515,12 @@ def marked(facts: TextFacts) -> Mark:
                     why = f"the interpreter stops here ({where[2]}), and Linux's verifier breaks"
                     return Mark(int(where[1]), why)
         case Accepted():
-            for outcome in linux.outcomes:
-                for belief in beliefs.read(linux.log):
-                    if isinstance(outcome, Returned) and not belief.holds(outcome):
-                        return Mark(belief.insn, belief.against(outcome))
+            ruled_out = _ruled_out(facts, linux)
+            if ruled_out is not None:
+                vector, belief = ruled_out
+                outcome = linux.outcomes[facts.text.vectors.index(vector)]
+                assert isinstance(outcome, Returned)
+                return Mark(belief.insn, belief.against(outcome))
     return NO_MARK
 
 
