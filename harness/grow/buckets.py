@@ -13,7 +13,7 @@ from typing import Any
 from harness.btf import Btf, Int
 from harness.compare import agree
 from harness.grow.features import general
-from harness.grow.refusals import Functions, Runs, explain
+from harness.grow.refusals import CONSTRUCTS, Functions, Runs, explain
 from harness.interp import HELPERS, UNDEFINED, Interpreter
 from harness.isa.insn import Load
 from harness.isa.stack_args import REG_ARGS, incoming_slot
@@ -72,14 +72,24 @@ def _effect(first: Divergence) -> str:
 
 
 def refused_for(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> list[str]:
-    """Return the construct that explains *refusal*, by experiment, as a bucket names it.
+    """Return the constructs that explain *refusal*, by experiment, as a bucket names them.
 
-    Where another refusal is behind it that nothing explains, that one instead.
+    All that had to be mended, each once; where another refusal is behind them that nothing
+    explains, that one instead.
     """
     found = explain(program, refusal, functions, runs)
     if found.left:
         return [f"and then: {general(found.left)}"] if found.constructs else []
-    return list(found.constructs[:1])
+    return list(dict.fromkeys(found.constructs))
+
+
+def apart(bucket: str) -> list[str]:
+    """Return what the bucket of a refusal would be with each of its constructs alone."""
+    named: list[str] = []
+    while word := next((word for word in CONSTRUCTS if bucket.endswith(f", {word}")), ""):
+        bucket = bucket.removesuffix(f", {word}")
+        named.insert(0, word)
+    return [f"{bucket}, {word}" for word in named] or [bucket]
 
 
 def constructs(program: Program, check: Check, mask: Mask | None) -> list[str]:

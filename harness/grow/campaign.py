@@ -33,6 +33,7 @@ from harness.grow.batch import (
     pack_parents,
     resident,
 )
+from harness.grow.buckets import apart
 from harness.grow.features import KINDS
 from harness.grow.packing import stream_of, tree_of
 from harness.grow.shrinking import (
@@ -394,19 +395,19 @@ _KINDS = {
 def known_as(found: Finding, known: Sequence[Known]) -> str | None:
     """Return the entry of known.toml that explains *found*: by function, build and message.
 
-    The message is its bucket, which names what an experiment confirmed.
+    The message is its bucket, which names what an experiment confirmed. Where it names several
+    constructs each needs an entry, and the first that is open counts.
     """
     kind = _KINDS.get(found.outcome)
-    for entry in known:
-        if (
-            kind
-            and entry.message != "*"
-            and entry.matches(
-                kind, "grow.c", found.function, str(found.config), found.bucket, found.version
-            )
-        ):
-            return entry.id
-    return None
+    entries: list[Known] = []
+    for text in apart(found.bucket) if kind else ():
+        about = (kind or "", "grow.c", found.function, str(found.config), text, found.version)
+        entry = next((e for e in known if e.message != "*" and e.matches(*about)), None)
+        if entry is None:
+            return None
+        entries.append(entry)
+    entries.sort(key=lambda entry: entry.status == "by-design")
+    return entries[0].id if entries else None
 
 
 # --- new cases ------------------------------------------------------------------------

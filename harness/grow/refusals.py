@@ -51,6 +51,7 @@ BOOL    = "an index made of a bool"
 VOID    = "r0 of a function without a result"
 FRAMES  = "frames of more than 512 bytes"
 # fmt: on
+CONSTRUCTS = (WIDE, REMOVED, ADDED, SHRUNK, UNREAD, BARE, OR, BOOL, VOID, FRAMES)
 
 MOST = 24  # mends of one program
 BUDGET = 100_000  # instructions that the verifier may look at, of a mended program
@@ -76,7 +77,7 @@ class Runs:
 class Explanation:
     """What a refusal comes from."""
 
-    constructs: tuple[str, ...] = ()  # confirmed, in order; the first is that of the refusal
+    constructs: tuple[str, ...] = ()  # confirmed, in order
     left: str = ""  # what the program is refused for once they are mended, or does wrong
 
 
@@ -201,24 +202,26 @@ def shrunk(btf: Btf | None) -> list[tuple[str, SecInfo]]:
 
 
 def _signature(it: _Refused) -> tuple[str, Program] | None:
-    """Give every function as many parameters in BTF as it has in the IR."""
+    """Give the functions as many parameters in BTF as they have in the IR, if for one reason."""
     btf = it.program.btf
     guilty = _callee(it.program, it.insn) or it.sub
     if btf is None or not guilty.type_id:
         return None
     seen = it.functions()
-    counts = {
-        sub.type_id: seen[sub.name].words
-        for sub in it.program.subprograms[1:]
-        if sub.name in seen
-        and (proto := btf.prototype(sub.type_id)) is not None
-        and len(proto.params) != seen[sub.name].words
-    }
-    if guilty.type_id not in counts:
+    counts: dict[str, dict[int, int]] = {}  # by construct, which are mended one by one
+    found: dict[int, str] = {}
+    for sub in it.program.subprograms[1:]:
+        proto = btf.prototype(sub.type_id)
+        if sub.name not in seen or proto is None or len(proto.params) == seen[sub.name].words:
+            continue
+        words, in_source = seen[sub.name].words, _words(btf, sub)
+        construct = WIDE if words == in_source else REMOVED if words < in_source else ADDED
+        counts.setdefault(construct, {})[sub.type_id] = words
+        found[sub.type_id] = construct
+    if guilty.type_id not in found:
         return None
-    words, in_source = counts[guilty.type_id], _words(btf, guilty)
-    construct = WIDE if words == in_source else REMOVED if words < in_source else ADDED
-    return construct, replace(it.program, btf=_with_parameters(btf, counts))
+    construct = found[guilty.type_id]
+    return construct, replace(it.program, btf=_with_parameters(btf, counts[construct]))
 
 
 def _words(btf: Btf, sub: Subprogram) -> int:

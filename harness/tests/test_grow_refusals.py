@@ -421,3 +421,45 @@ def test_entries_for_campaigns_name_a_confirmed_construct():
         if known_as(Finding("", "f", config, "rejected", bucket=f"rejected: x, {word}"), known)
     }
     assert words - explained <= {refusals.BARE}  # which no campaign has met
+    assert words == set(refusals.CONSTRUCTS)
+
+
+def test_a_construct_by_design_hides_no_open_one():
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
+    config = BuildConfig("clang", "2", "v3", "hidden")
+    found = Finding("", "f", config, "rejected")
+    both = replace(found, bucket=f"rejected: x, {refusals.WIDE}, {refusals.OR}")
+    assert known_as(both, known) == "clang-or-on-stack-pointer-grown"
+    wide = [entry for entry in known if entry.id == "linux-counts-parameters-grown"]
+    assert known_as(both, wide) is None
+    assert known_as(replace(found, bucket=f"rejected: x, {refusals.WIDE}"), wide) is not None
+
+
+WIDE_AND_OR = """
+struct wide { unsigned long x, y; };
+
+__attribute__((noinline)) unsigned long in(unsigned long a, unsigned long b, unsigned long c,
+		unsigned long d, unsigned long e, struct wide w)
+{
+	return (a ^ b ^ c ^ d ^ e) + w.x * 3 + w.y;
+}
+
+unsigned long f(unsigned long a, unsigned long b, unsigned long c, unsigned long d,
+		unsigned long e, unsigned long g)
+{
+	unsigned short v[4] __attribute__((aligned(8))) = { a, b, c, d };
+	struct wide w = { a, g };
+
+	v[e & 3] = g;
+	return in(a, b, c, d, e, w) + v[g & 3];
+}
+"""
+
+
+def test_all_that_had_to_be_mended_is_named(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    named = [
+        set(refused_for(program, verdict, text, runs))
+        for program, verdict, text, runs in refused(WIDE_AND_OR, config, compiler, tmp_path)
+    ]
+    assert {refusals.WIDE, refusals.OR} in named
