@@ -19,7 +19,7 @@ import pytest
 from harness import cli, corpus, findings, grow
 from harness.corpus import Known
 from harness.grow import campaign as engine
-from harness.grow import units
+from harness.grow import refusals, shrinking, units
 from harness.grow.batch import BatchResult, Order, Seen, batch_trees, faulty
 from harness.grow.buckets import bucket
 from harness.grow.packing import pack, tree_of, unpack
@@ -145,6 +145,30 @@ def test_a_finding_holds_all_it_takes_and_one_bucket_holds_its_like(
     assert tree.from_json(again.tree) == one.tree
     assert again.bucket.startswith("diverge: interp-native")
     assert "32-bit registers" in again.bucket
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_refusal_is_made_small_in_its_bucket(
+    right: bool, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    """Whether it does what the native builds do once it is mended, or another fault is behind."""
+    if not right:
+        monkeypatch.setattr(refusals, "agree", lambda *_: False)
+    config = BuildConfig(compiler.name, "3", "v3", "static")
+    settings = Settings((config,), (compiler,), vectors=8, legs=("interp", "native"))
+    members = {2: units.member(2, generate(2026, 2), settings)}
+    natives = units.native_outcomes(list(members.values()), settings)
+    (unit,) = units.compile_units(list(members.values()), config, settings, natives)
+    (seen,) = units.judge(unit, members, settings, natives, {})
+    start = units.finding(seen, settings, 2026)
+    last = refusals.REMOVED if right else "and then: another result than natively"
+    assert start.bucket.endswith(f", {last}")
+    monkeypatch.setattr(shrinking, "SHRINK_ROUNDS", 1)
+    monkeypatch.setenv("CROSSCHECK_NO_CACHE", "1")  # which it sets for a worker
+    made = shrinking.shrink_finding(start, settings).finding
+    assert isinstance(made, findings.Finding)
+    assert made.bucket == start.bucket
+    assert len(made.c) < len(start.c)
 
 
 def test_buckets_tell_what_ends_differently():
