@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def _cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign's steps switch the cache of builds off where they run: until a test ends."""
+    monkeypatch.setenv("CROSSCHECK_NO_CACHE", "")
+
+
 @pytest.fixture(scope="session")
 def compiler() -> Compiler:
     """The clang under test: found, or fetched once for all workers."""

@@ -137,12 +137,18 @@ class _Dask:
 
     def _take(self, step: Step, future: Any) -> None:
         """Go on with what *future* came to."""
-        if future.status == "finished":
-            result = future.result()
+        error = result = None
+        try:
+            if future.status == "finished":
+                result = future.result()
+            elif future.status == "error":
+                error = future.exception()
+        except Exception as fault:  # its worker died with the result
+            error = fault
+        if future.status == "finished" and error is None:
             future.release()
             self._add((step.then or self.finished)(result))
             return
-        error = future.exception() if future.status == "error" else None
         if isinstance(error, HarnessError):
             raise error
         name = type(error).__name__

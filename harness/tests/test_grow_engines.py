@@ -106,3 +106,19 @@ def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(HarnessError, match=r"pip install 'crosscheck\[dask\]'"):
         engines.dask_work([], lambda _: iter(()), 1)
+
+
+def test_a_result_that_dies_with_its_worker_is_made_again():
+    killed = type("KilledWorker", (Exception,), {})
+
+    class Future:
+        status = "finished"
+
+        def result(self) -> None:
+            raise killed
+
+    runner = engines._Dask(None, lambda _: iter(()), lambda: None)
+    step = Step(double, (3,))
+    runner._take(step, Future())
+    assert runner.suspects == [step]
+    assert step.alone
