@@ -584,24 +584,19 @@ def undefined_in(planned: Plan, settings: Settings) -> dict[str, dict[int, str]]
 
 def _checking_builds(planned: Plan, settings: Settings) -> dict[str, native.NativeModule] | Unknown:
     """Return native builds that tell undefined behaviour: one traps, two fill what is unset."""
+    plain, zero = _native_ir(planned, settings), _native_ir(planned, settings, "zero")
+    # where nothing is unset, nothing is filled: the code that fills it is the code that does not
+    full = isinstance(plain, str) and plain == zero
     builds: dict[str, native.NativeModule] = {}
-    for check in _checks(planned, settings):
-        ir = _native_ir(planned, settings, check)
+    for check in driver.CHECKS:
+        if full and check in ("zero", "pattern"):
+            continue
+        ir = zero if check == "zero" else _native_ir(planned, settings, check)
         built = ir if isinstance(ir, Unknown) else native.build(ir, (0,))[0]
         if isinstance(built, Unknown):
             return built
         builds[check] = built
     return builds
-
-
-def _checks(planned: Plan, settings: Settings) -> list[str]:
-    """Return the checks there is something to check by: where nothing is unset, nothing is filled.
-
-    Then the code that fills it is the code that does not.
-    """
-    plain, zero = _native_ir(planned, settings), _native_ir(planned, settings, "zero")
-    full = isinstance(plain, str) and plain == zero
-    return [name for name in driver.CHECKS if not (full and name in ("zero", "pattern"))]
 
 
 def _undefined(
