@@ -14,7 +14,7 @@ from _pytest._code.code import TerminalRepr
 
 from harness import corpus, pipeline
 from harness.model import HarnessError
-from harness.toolchain import Compiler, find_compilers, find_tool
+from harness.toolchain import Compiler, browser, find_compilers, find_tool
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +45,15 @@ def clang(compiler: Compiler) -> list[str]:
 def llvm_tool() -> Callable[[str], list[str]]:
     """The command of an LLVM tool, e.g. ``llvm_tool("llvm-objdump")``."""
     return lambda name: list(find_tool(name))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> tuple[str, ...]:
+    """Chromium: the machine's, or the one that is fetched once."""
+    try:
+        return browser.find_chromium()
+    except HarnessError as error:
+        pytest.skip(str(error))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

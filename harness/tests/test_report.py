@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import sqlite3
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from harness.grow.state import Found, State
 from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
 from harness.report.contexts import dump
 from harness.report.rows import Row
-from harness.toolchain import Compiler
+from harness.toolchain import Compiler, browser
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\ud800\x00&amp;"
 ENTRY = Known("entry", "divergence", "open", f"Why: {EVIL}", link="https://example.org/?a&b")
@@ -464,14 +462,8 @@ def test_a_field_says_where_it_is_wrong() -> None:
 # --- in a browser -----------------------------------------------------------
 
 
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt install chromium")
-def test_the_filter_works_in_a_browser(tmp_path: Path) -> None:
+def test_the_filter_works_in_a_browser(tmp_path: Path, chromium: tuple[str, ...]) -> None:
     rows = [check(source=f"s{n}.c") for n in range(4)] + [check("diverge", source="s4.c")]
     text = shown(a_run(*rows, divergences=[{**APART, "source": "s4.c"}]), tmp_path)
     file = tmp_path / "page.html"
@@ -488,14 +480,9 @@ def test_the_filter_works_in_a_browser(tmp_path: Path) -> None:
             "document.body.dataset.ready",
         )
     )
-    done = subprocess.run(
-        [
-            str(chromium()), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-            f"--user-data-dir={tmp_path / 'profile'}", "--window-size=700,900", file.as_uri(),
-        ],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    body = re.search(r"<body[^>]*>", done.stdout)
+    done = browser.dump(chromium, file, tmp_path / "profile", (700, 900))
+    assert done.code == 0, done.stderr[-500:]
+    body = re.search(r"<body[^>]*>", done.stdout.decode(errors="replace"))
     assert body is not None
     # five sources and a divergence; one source; the divergence and its source
     for said in ("all=6", "words=1", "picked=2", "wide=true", "ready=yes"):

@@ -350,15 +350,6 @@ def test_a_page_needs_nothing_else(page_file: Path) -> None:
     assert 'class="row wrong"' in text
 
 
-@pytest.fixture(scope="module")
-def chromium() -> tuple[str, ...]:
-    """Chromium: the machine's, or the one that is fetched once."""
-    try:
-        return browser.find_chromium()
-    except HarnessError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.browser
 def test_a_page_works_in_a_browser(
     page_file: Path, tmp_path: Path, chromium: tuple[str, ...]

@@ -89,9 +89,12 @@ def check(root: Root) -> str | None:
     return None if 'title="42"' in said.stdout.decode(errors="replace") else last(said.stderr)
 
 
-def dump(command: Sequence[str], page: Path, profile: Path) -> Finished:
+def dump(
+    command: Sequence[str], page: Path, profile: Path, window: tuple[int, int] = (1400, 1000)
+) -> Finished:
     """Return *page* as it is when its scripts ran, from Chromium *command*; *profile*: a folder."""
-    arguments = ["--dump-dom", f"--user-data-dir={profile}", "--window-size=1400,1000"]
+    size = f"--window-size={window[0]},{window[1]}"
+    arguments = ["--dump-dom", f"--user-data-dir={profile}", size]
     return ask([*command, *arguments, page.as_uri()], memory=None)
 
 
