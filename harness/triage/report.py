@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from harness.triage.facts import (
     REFUSED,
     UNDEFINED,
     WRONG_CODE,
+    Experiment,
     Facts,
 )
 from harness.triage.insn_text import insn_text
@@ -88,7 +90,7 @@ def markdown(result: Triage) -> str:
     parts += _trace(result)
     parts += _bisection(result)
     parts += _validity(result)
-    parts += _experiments(result)
+    parts += experiments(result.diagnosis.experiments)
     parts += _versions(result)
     if result.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in result.notes)]
@@ -213,13 +215,18 @@ def listing(program: Program, wrong: int | None, sub: int | None = None) -> list
     else:
         here = program.subprograms[sub or 0]
         start, end = here.start, min(here.end, here.start + 3 * AROUND)
-    lines = [f"{here.name}:{declared(program, here)}"]
-    for slot in range(start, end):
-        if isinstance(program.insns[slot], High):
-            continue
-        mark = "-->" if slot == wrong else "   "
-        lines.append(f"{mark} {slot:4}: {insn_text(program, slot)}")
-    return lines
+    return list(marked(program, here, range(start, end), wrong))
+
+
+def marked(
+    program: Program, sub: Subprogram, slots: Iterable[int], wrong: int | None
+) -> Iterator[str]:
+    """Yield the name of *sub* with its prototype, and the instructions of *slots*, one marked."""
+    yield f"{sub.name}:{declared(program, sub)}"
+    for slot in slots:
+        if not isinstance(program.insns[slot], High):
+            mark = "-->" if slot == wrong else "   "
+            yield f"{mark} {slot:4}: {insn_text(program, slot)}"
 
 
 def declared(program: Program, sub: Subprogram) -> str:
@@ -375,9 +382,10 @@ def _validity(result: Triage) -> list[str]:
     return ["## How the source is known to be valid", "\n".join(words)]
 
 
-def _experiments(result: Triage) -> list[str]:
+def experiments(log: Iterable[Experiment]) -> list[str]:
+    """Return the section that has each experiment with its result."""
     lines = ["| experiment | result |", "|---|---|"]
-    for experiment in result.diagnosis.experiments:
+    for experiment in log:
         name, told = (text.replace("|", "\\|") for text in (experiment.name, experiment.result))
         lines.append(f"| {name} | {told} |")
     return ["## Experiments", "\n".join(lines)]

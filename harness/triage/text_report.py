@@ -7,13 +7,11 @@ from html import escape
 from importlib import metadata
 from typing import Any
 
-from harness.isa.insn import High
 from harness.jit import text as x86_text
-from harness.model import Accepted, Crashed, Program, Rejected, Returned, SubImage
+from harness.model import Crashed, Rejected, Returned, SubImage
 from harness.triage import page
 from harness.triage.facts import AGREES, LINUX_JIT, LINUX_VERIFIER
-from harness.triage.insn_text import insn_text
-from harness.triage.report import AROUND, declared, first_lines
+from harness.triage.report import AROUND, experiments, first_lines, marked
 from harness.triage.text import BUG, POISONED, TextTriage, outcome_text, said
 from harness.triage.text_repro import commands, standalone
 
@@ -34,8 +32,6 @@ def title(result: TextTriage) -> str:
             return f"[BPF] {message}"
         case Rejected(message=message) if POISONED in message:
             return f"[BPF] verifier refuses a valid program: {message}"
-        case Accepted():
-            return f"[BPF] verifier {found.detail}"
     return f"[BPF] verifier {found.detail}"
 
 
@@ -67,11 +63,7 @@ def markdown(result: TextTriage) -> str:
     wanted, seen = expected(result)
     parts += ["## Expected and actual", f"Expected: {wanted}.\n\nActual: {seen}."]
     parts += _log(result)
-    rows = ["| experiment | result |", "|---|---|"]
-    for each in result.diagnosis.experiments:
-        name, told = (text.replace("|", "\\|") for text in (each.name, each.result))
-        rows.append(f"| {name} | {told} |")
-    parts += ["## Experiments", "\n".join(rows)]
+    parts += experiments(result.diagnosis.experiments)
     parts += ["## Versions", "\n".join(f"- {line}" for line in versions(result))]
     if result.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in result.notes)]
@@ -80,16 +72,12 @@ def markdown(result: TextTriage) -> str:
 
 def listing(result: TextTriage) -> list[str]:
     """Return the program, a function after the other, with the mark."""
-    return list(_listing(result.facts.program, result.mark.slot))
-
-
-def _listing(program: Program, marked: int | None) -> Iterator[str]:
-    for sub in program.subprograms:
-        yield f"{sub.name}:{declared(program, sub)}"
-        for slot in range(sub.start, sub.end):
-            if not isinstance(program.insns[slot], High):
-                mark = "-->" if slot == marked else "   "
-                yield f"{mark} {slot:4}: {insn_text(program, slot)}"
+    program, wrong = result.facts.program, result.mark.slot
+    return [
+        line
+        for sub in program.subprograms
+        for line in marked(program, sub, range(sub.start, sub.end), wrong)
+    ]
 
 
 def _image(result: TextTriage) -> list[str]:
@@ -180,14 +168,14 @@ def versions(result: TextTriage) -> list[str]:
 def html(result: TextTriage) -> str:
     """Return the page: the program, our x86 and Linux's side by side, and the rest."""
     name = escape(title(result))
-    program, marked = result.facts.program, result.mark.slot
+    program, wrong = result.facts.program, result.mark.slot
     parts = [f"<h1>{name}</h1>", page.verdict(result.diagnosis), page.sentence(summary(result))]
     if result.cause and result.diagnosis.cause != AGREES:
         parts += ["<h2>Cause</h2>"]
         parts += [page.sentence(text) for text in result.cause.split("\n\n")]
     rows = [("", line, None, _kind(line)) for line in listing(result)]
     sides: list[tuple[str, Sequence[page.Row]]] = [("BPF", rows)]
-    ours = page.x86(program, marked)
+    ours = page.x86(program, wrong)
     if len(ours) > len(program.subprograms):  # more than names
         sides.append(("our x86-64 (JIT)", ours))
     if result.facts.linux is not None and result.facts.linux.images:
