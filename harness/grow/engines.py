@@ -2,13 +2,15 @@
 
 On a cluster workers share nothing but the scheduler: all that a step needs is in its
 arguments, and all that it found is in its result. A worker that dies takes only its step with
-it, which runs once more elsewhere and is then lost.
+it, which runs once more elsewhere and is then lost. What checks programs remembers things by the
+process (an emulator, the last program), so a worker of many threads runs one step at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,6 +24,14 @@ from harness.run import Step, TimeOver
 ENGINES = ("local", "dask")
 AHEAD = 2  # steps that wait at the scheduler, so that no worker waits for us
 CONNECT = 30  # seconds to reach a scheduler
+
+_turn = threading.Lock()  # of this process: who has it runs a step
+
+
+def in_turn(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what *call* returns, once no other step runs in this process."""
+    with _turn:
+        return call(*arguments)
 
 
 def engine(name: str, scheduler: str | None = None) -> Work | None:
@@ -103,7 +113,8 @@ class _Dask:
             if self.suspects and not self.running:
                 self._submit(self.suspects.pop())
             elif not self.suspects and not any(step.alone for step in self.running.values()):
-                room = sum(self.client.nthreads().values()) + AHEAD
+                # workers, not their threads: those of one process take turns
+                room = len(self.client.nthreads()) + AHEAD
                 while self.waiting and len(self.running) < room:
                     self._submit(self.waiting.pop())
             try:
@@ -128,7 +139,7 @@ class _Dask:
                 self.waiting.append(step)
 
     def _submit(self, step: Step) -> None:
-        future = self.client.submit(step.call, *step.arguments, pure=False)
+        future = self.client.submit(in_turn, step.call, *step.arguments, pure=False)
         self.running[future] = step
         future.add_done_callback(partial(self._done, step))
 

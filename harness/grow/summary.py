@@ -10,7 +10,7 @@ from typing import Any
 from harness.grow.features import KINDS
 from harness.grow.state import State
 
-BAD = ("diverge", "compile_error")  # outcomes that end the command with status 1
+BAD = ("diverge", "rejected", "compile_error")  # outcomes that end the command with status 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether every divergence is known."""
+        """Whether every divergence, refusal and failure of a compiler is known."""
         return not any(
             known is None and name.removeprefix("BPF text ").startswith(BAD)
             for name, (_, _, known) in self.buckets.items()

@@ -42,11 +42,12 @@ def page(name: str, data: Row, known: Sequence[Known], folder: Path | None) -> s
     if not data.whole("programs"):
         said = "Nothing was checked."
     elif bad:
-        said = f"{counted(len(bad), 'bucket')} of divergences or compile errors not explained."
+        said = counted(len(bad), "bucket")
+        said += " of divergences, refusals or compile errors not explained."
     else:
-        said = "Every divergence is known."
+        said = "Every divergence and refusal is known."
     if rest:
-        said += f" Not explained yet: {counted(rest, 'bucket')} of refusals and unknowns."
+        said += f" Not explained yet: {counted(rest, 'bucket')} of unknowns."
     parts = [
         verdict(not bad and bool(data.whole("programs")), said),
         _figures(data, len(buckets)),

@@ -24,6 +24,7 @@ from harness.grow.batch import BatchResult, Order, Seen, batch_trees, faulty
 from harness.grow.buckets import bucket
 from harness.grow.packing import pack, tree_of, unpack
 from harness.grow.state import Candidate, Found, State
+from harness.grow.summary import summarise
 from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
 from harness.pipeline import Check, Settings
 from harness.run import Step
@@ -213,6 +214,26 @@ def test_a_batch_is_counted_once(tmp_path: Path):
     assert again.pending() == []
     assert again.covered == {"pair a, b"}
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("bucket", "known", "ok"),
+    [
+        ("diverge: interp-jit", None, False),
+        ("BPF text diverge: interp-jit", None, False),
+        ("rejected: RN !read_ok", None, False),
+        ("compile_error: it crashed", None, False),
+        ("unknown: the budget is used up", None, True),
+        ("rejected: RN !read_ok", "an entry", True),
+    ],
+)
+def test_what_is_open_ends_with_status_1(
+    tmp_path: Path, bucket: str, known: str | None, ok: bool
+) -> None:
+    state = State(tmp_path / "s.sqlite", 9, 2, resume=False)
+    state.add(result(0, ["a"]), [Found(bucket, known, "x.json")])
+    assert summarise(state, 1.0, (0, 0, 0), 0).ok is ok
+    state.close()
 
 
 def test_a_folder_with_a_campaign_needs_resume(tmp_path: Path):

@@ -96,6 +96,41 @@ def test_steps_and_what_follows_run_on_a_cluster(tmp_path: Path):
         engines.dask_work([Step(complain)], finished, 1)
 
 
+_inside = 0  # steps that run in this process
+
+
+def overlapping(seconds: float) -> tuple[int, int]:
+    """Return the process, and how many steps ran in it at once."""
+    global _inside
+    _inside += 1
+    time.sleep(seconds)
+    found = _inside
+    _inside -= 1
+    return os.getpid(), found
+
+
+def test_a_worker_of_many_threads_runs_one_step_at_a_time():
+    import distributed
+
+    results: list[tuple[int, int]] = []
+
+    def finished(result: tuple[int, int]) -> Iterator[Step]:
+        results.append(result)
+        return iter(())
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        steps = [Step(overlapping, (0.1,)) for _ in range(6)]
+        engines.dask_work(steps, finished, 1, scheduler=cluster.scheduler_address)
+        with distributed.Client(cluster, set_as_default=False) as client:
+            assert list(client.nthreads().values()) == [4]
+            bare = [client.submit(overlapping, 0.5, pure=False) for _ in range(4)]
+            assert max(found for _, found in client.gather(bare)) > 1  # they would run together
+    assert [found for _, found in results] == [1] * 6
+    assert len({process for process, _ in results}) == 1
+
+
 def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engines, "CONNECT", 1)
     with pytest.raises(HarnessError, match=r"no Dask cluster at tcp://127\.0\.0\.1:9"):

@@ -274,7 +274,7 @@ def test_a_campaign_becomes_a_page(campaign: Path) -> None:
     assert {path.name: path.read_bytes() for path in campaign.iterdir()} == before
     for said in ("64programs", "92.0%accepted", "4features", "2buckets", "5seed"):
         assert said in words
-    assert "1 bucket of divergences or compile errors not explained." in words
+    assert "1 bucket of divergences, refusals or compile errors not explained." in words
     assert text.count('<polyline class="curve"') == 1
     assert "int small; /*" in words
     assert "interp against jit" in words
@@ -298,7 +298,7 @@ def test_a_campaign_that_runs_can_be_looked_at(campaign: Path) -> None:
 
 def test_grow_json_becomes_a_page(tmp_path: Path) -> None:
     data = {"programs": 3, "outcomes": {"agree": 3}, "refusals": {}, "buckets": []}
-    assert "Every divergence is known." in harmless(shown(data, tmp_path))
+    assert "Every divergence and refusal is known." in harmless(shown(data, tmp_path))
     data["programs"] = 0
     assert "Nothing was checked." in shown(data, tmp_path)
 
