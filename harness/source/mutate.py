@@ -53,6 +53,8 @@ from harness.source.tree import (
 REGISTERS = 5
 MAX_SLOTS = 12
 TRIES = 12
+CUTS = 0.5  # mutants of trees that are of one function of the parent and what it calls
+SPLICED = 6  # functions of a tree with another's in it, at most
 SPLICES = 0.25  # mutants of text that take a function from another program
 
 
@@ -62,6 +64,8 @@ SPLICES = 0.25  # mutants of text that take a function from another program
 def tree(rng: random.Random, parents: Sequence[Tree]) -> Tree | None:
     """Return a mutant of one of *parents*; None: nothing that was tried gave a program."""
     parent = rng.choice(parents)
+    if rng.random() < CUTS:
+        parent = _cut(rng, parent)
     found = None
     for _ in range(TRIES):
         (change,) = rng.choices([c for _, c in _CHANGES], [w for w, _ in _CHANGES])
@@ -72,6 +76,19 @@ def tree(rng: random.Random, parents: Sequence[Tree]) -> Tree | None:
         if rng.random() < 0.5:
             break
     return found
+
+
+def _cut(rng: random.Random, one: Tree) -> Tree:
+    """Return one of the functions of *one* that take slots, with what it calls, as a program."""
+    chosen = rng.choice([f for f in one.functions if f.slots > REGISTERS] or [one.root])
+    reached, kept = {chosen.name}, list[Function]()
+    for function in reversed(one.functions):
+        if function.name in reached:
+            reached |= {n.function for n in walk(function.body) if isinstance(n, Call)}
+            kept.append(function)
+    if kept[0] is not one.root:
+        kept[0] = replace(kept[0], noinline=True, static=False, weak=False)
+    return replace(one, functions=tuple(reversed(kept)))
 
 
 def _constants(rng: random.Random, one: Tree, _parents: Sequence[Tree]) -> Tree | None:
@@ -200,7 +217,7 @@ def _splice(rng: random.Random, one: Tree, parents: Sequence[Tree]) -> Tree | No
     """Let the function under test call that of another program."""
     other = _renamed(rng.choice(parents), one)
     root, callee = one.root, other.root
-    if len(one.functions) + len(other.functions) > 8 or not root.body:
+    if len(one.functions) + len(other.functions) > SPLICED or not root.body:
         return None
     out: list[Statement] = []
     names = {n.name for n in walk(root) if isinstance(n, Declare | Parameter)}
