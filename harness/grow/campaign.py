@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from harness.legs.kernel_queue import KernelQueue
 
 SHRINKING = 0.15  # of the workers' time that new cases may take
+CASE_SECONDS = 6.0  # that one takes, until there are some to go by
 WANTED = 6  # new features that a case is shrunk for, at most
 FRESH = 16  # steps of a worker, then a new one takes its place
 OFTEN = 5.0  # seconds between two samples of progress
@@ -111,6 +113,7 @@ class _Session:
     surveys: int = 0  # of the corpus, that are not done
     claimed: set[str] = field(default_factory=set)  # features that a candidate is shrunk for
     keeping: int = 0  # candidates that are being shrunk
+    made: int = 0  # candidates that were, in this session
     checking_seconds: float = 0.0
     begun: bool = False  # a batch is, in this session
     batches: int = 0  # that came back in this session
@@ -236,6 +239,7 @@ def _finished(session: _Session, result: Any) -> Iterator[Step]:
             yield from _ask(session, result)
         case NewCase():
             session.keeping -= 1
+            session.made += 1
             session.shrinking_seconds += result.seconds
             _keep(session, result)
         case Representative():
@@ -423,7 +427,8 @@ def _candidates(session: _Session, result: BatchResult) -> list[Candidate]:
     room = campaign.keep - len(state.kept) - session.keeping
     if campaign.corpus is None or room <= 0 or session.surveys or result.lost or _over(session):
         return []
-    if session.shrinking_seconds > SHRINKING * session.checking_seconds:
+    room = min(room, _affordable(session))
+    if room <= 0:
         return []
     taken = state.covered | session.claimed
     offers = []
@@ -447,6 +452,14 @@ def _candidates(session: _Session, result: BatchResult) -> list[Candidate]:
         session.claimed |= wanted
         out.append(Candidate(number, result.number, wanted, config))
     return out
+
+
+def _affordable(session: _Session) -> int:
+    """Return how many more cases may be made now: the last of them may exceed their time."""
+    each = session.shrinking_seconds / session.made if session.made else CASE_SECONDS
+    spent = session.shrinking_seconds + session.keeping * each
+    left = SHRINKING * session.checking_seconds - spent
+    return max(0, math.floor(left / each) + 1) if each else 1
 
 
 def _chosen(new: set[str]) -> frozenset[str]:
