@@ -30,6 +30,7 @@ from harness.grow.units import (
     Unit,
     compile_units,
     finding,
+    inner,
     judge,
     judgement_features,
     member,
@@ -39,7 +40,7 @@ from harness.model import MCPUS, BuildConfig, HarnessError, Program, Vector
 from harness.pipeline import Linux, Settings
 from harness.source import produce
 from harness.source.produce import Parents, Stream
-from harness.source.tree import Tree
+from harness.source.tree import Function, Tree, closure
 
 PROGRAMS = 64  # of a batch, unless a campaign says otherwise
 BUILDS = 2  # of a batch
@@ -101,6 +102,12 @@ def pack_parents(parents: Parents) -> bytes:
 @lru_cache(maxsize=1)
 def _parents(data: bytes) -> Parents:
     return pickle.loads(zlib.decompress(data)) if data else Parents()
+
+
+@lru_cache(maxsize=1)
+def _known_functions(data: bytes) -> frozenset[tuple[Function, ...]]:
+    """Return the functions of the parents, each with all that it calls."""
+    return frozenset(closure(one, f) for one in _parents(data).trees for f in one.functions)
 
 
 def parents_of(order: Order) -> Parents:
@@ -258,7 +265,8 @@ def _build(order: Order) -> Half:
     if texts:
         return Half(order, 0.0, settings, texts=texts)
     trees = batch_trees(order)
-    members = {n: member(n, one, settings, inner=True) for n, one in trees}
+    known = _known_functions(order.parents)
+    members = {n: member(n, one, settings, inner=inner(one, known)) for n, one in trees}
     natives = native_outcomes(list(members.values()), settings)
     units = [
         unit

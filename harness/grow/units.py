@@ -8,7 +8,7 @@ is alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from harness.source import driver, tree
 from harness.source.layout import Layout, layout
 from harness.source.printing import Printer, print_file
 from harness.source.signature import Scalar
-from harness.source.tree import Tree
+from harness.source.tree import Function, Tree, closure
 from harness.source.tree_signature import signature
 from harness.toolchain import ToolError
 
@@ -73,22 +73,27 @@ def name_of(number: int) -> str:
     return f"p{number}_"
 
 
-def member(number: int, one: Tree, settings: Settings, *, inner: bool = False) -> Member:
-    """Return the C program *one* with its drivers' layouts and input vectors.
+def inner(one: Tree, known: Collection[tuple[Function, ...]]) -> list[Tree]:
+    """Return the functions below the root of *one* that may be under test, too, as trees.
 
-    With *inner* the functions below the root that take stack arguments have drivers of their
-    own, where that changes nothing for the root: a static function is compiled for its callers.
+    They take stack arguments, and a driver of their own changes nothing for the root: a static
+    function is compiled for its callers. What is *known* has been checked as it is.
     """
+    if one.linkages != ("hidden",):
+        return []
+    return [
+        replace(one, functions=one.functions[: at + 1])
+        for at, function in enumerate(one.functions[:-1])
+        if function.slots > REG_ARGS and not function.static
+        if closure(one, function) not in known
+    ]
+
+
+def member(number: int, one: Tree, settings: Settings, inner: Sequence[Tree] = ()) -> Member:
+    """Return the C program *one*, and *inner* parts of it, with drivers and input vectors."""
     prefix = name_of(number)
-    trees = [one]
-    if inner and one.linkages == ("hidden",):
-        trees += [
-            replace(one, functions=one.functions[: at + 1])
-            for at, function in enumerate(one.functions[:-1])
-            if function.slots > REG_ARGS and not function.static
-        ]
     targets = []
-    for each in trees:
+    for each in (one, *inner):
         place = layout(signature(each, prefix))
         if isinstance(place, Layout):
             targets.append(Target(each, place, pipeline.vectors_of(place, settings)))

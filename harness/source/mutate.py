@@ -45,6 +45,7 @@ from harness.source.tree import (
     Tree,
     Value,
     Whole,
+    closure,
     rebuilt,
     slots_of,
     walk,
@@ -81,14 +82,10 @@ def tree(rng: random.Random, parents: Sequence[Tree]) -> Tree | None:
 def _cut(rng: random.Random, one: Tree) -> Tree:
     """Return one of the functions of *one* that take slots, with what it calls, as a program."""
     chosen = rng.choice([f for f in one.functions if f.slots > REGISTERS] or [one.root])
-    reached, kept = {chosen.name}, list[Function]()
-    for function in reversed(one.functions):
-        if function.name in reached:
-            reached |= {n.function for n in walk(function.body) if isinstance(n, Call)}
-            kept.append(function)
-    if kept[0] is not one.root:
-        kept[0] = replace(kept[0], noinline=True, static=False, weak=False)
-    return replace(one, functions=tuple(reversed(kept)))
+    *below, top = closure(one, chosen)
+    if chosen is not one.root:
+        top = replace(top, noinline=True, static=False, weak=False)
+    return replace(one, functions=(*below, top))
 
 
 def _constants(rng: random.Random, one: Tree, _parents: Sequence[Tree]) -> Tree | None:

@@ -475,6 +475,16 @@ class Tree:
 # --- looking at trees ---------------------------------------------------------
 
 
+def closure(one: Tree, function: Function) -> tuple[Function, ...]:
+    """Return *function* of *one* and all that it calls, in order: itself the last."""
+    reached, found = {function.name}, list[Function]()
+    for each in reversed(one.functions):
+        if each.name in reached:
+            reached |= {node.function for node in walk(each.body) if isinstance(node, Call)}
+            found.append(each)
+    return tuple(reversed(found))
+
+
 @functools.cache
 def names_of(kind: type) -> tuple[str, ...]:
     """Return the fields of a dataclass, none of another type."""
