@@ -48,7 +48,7 @@ BUILDS = 2  # of a batch
 OPTS = ("0", "1", "1", "2", "2", "2", "2", "3", "3", "s", "s")
 NATIVE_OPTS = (1, 2, 2, 3)  # one of them beside -O0
 STREAMS = 0.15  # batches of BPF text
-FEW = 8  # vectors that the slow interpreter runs
+FEW = 4  # vectors that the slow interpreter runs
 BUDGET = 20_000  # instructions that the verifier may look at, of one program
 
 
