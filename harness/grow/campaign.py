@@ -427,7 +427,8 @@ def _candidates(session: _Session, result: BatchResult) -> list[Candidate]:
     room = campaign.keep - len(state.kept) - session.keeping
     if campaign.corpus is None or room <= 0 or session.surveys or result.lost or _over(session):
         return []
-    room = min(room, _affordable(session))
+    spent = session.checking_seconds, session.shrinking_seconds
+    room = min(room, affordable(*spent, session.made, session.keeping))
     if room <= 0:
         return []
     taken = state.covered | session.claimed
@@ -454,12 +455,15 @@ def _candidates(session: _Session, result: BatchResult) -> list[Candidate]:
     return out
 
 
-def _affordable(session: _Session) -> int:
-    """Return how many more cases may be made now: the last of them may exceed their time."""
-    each = session.shrinking_seconds / session.made if session.made else CASE_SECONDS
-    spent = session.shrinking_seconds + session.keeping * each
-    left = SHRINKING * session.checking_seconds - spent
-    return max(0, math.floor(left / each) + 1) if each else 1
+def affordable(checking: float, shrinking: float, made: int, keeping: int) -> int:
+    """Return how many more cases may be made now, of which the last may exceed their share.
+
+    *checking* seconds went into batches, and *shrinking* seconds into the cases *made*;
+    *keeping* cases are being made.
+    """
+    each = shrinking / made if made else CASE_SECONDS
+    left = SHRINKING * checking - shrinking - keeping * each
+    return max(0, math.floor(left / max(each, 0.1)) + 1)
 
 
 def _chosen(new: set[str]) -> frozenset[str]:

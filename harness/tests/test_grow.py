@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from harness.grow import campaign as engine
 from harness.grow import refusals, shrinking, units
 from harness.grow.batch import BatchResult, Order, Seen, batch_trees, faulty
 from harness.grow.buckets import bucket
+from harness.grow.campaign import affordable
 from harness.grow.packing import pack, tree_of, unpack
 from harness.grow.state import Candidate, Found, State
 from harness.grow.summary import summarise
+from harness.grow.units import inner
 from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
 from harness.pipeline import Check, Settings
 from harness.run import Step
@@ -378,6 +381,26 @@ def test_no_step_begins_when_the_time_is_over():
     assert engine.in_time(time.monotonic() - 1, int, "7") == engine.Over()
     assert engine.in_time(time.monotonic() + 60, int, "7") == 7
     assert engine.in_time(None, int, "7") == 7
+
+
+def test_new_cases_take_their_share_of_the_time_and_one_more():
+    assert affordable(1.0, 0.0, 0, 0) == 1  # the first batch has one
+    assert affordable(1.0, 0.0, 0, 1) == 0  # and no second while it is being made
+    assert affordable(100.0, 14.9, 3, 0) == 1
+    assert affordable(100.0, 15.1, 3, 0) == 0
+    assert affordable(1000.0, 30.0, 10, 0) == 41
+    assert affordable(1000.0, 30.0, 10, 39) == 2  # those that are being made count
+
+
+def test_what_a_parent_has_gets_no_driver_in_its_mutant():
+    one = next(t for t in map(partial(generate, 31), range(50)) if inner(t, ()))
+    below = inner(one, ())
+    known = {tree.closure(one, f) for f in one.functions}
+    assert inner(one, known) == []
+    *rest, last = below[-1].functions
+    changed = replace(last, noinline=not last.noinline)
+    mutant = replace(one, functions=(*rest, changed, *one.functions[len(rest) + 1 :]))
+    assert [t.root for t in inner(mutant, known)] == [changed]
 
 
 def test_a_fault_of_ours_loses_a_batch_and_a_full_disk_ends_the_campaign(compiler: Compiler):

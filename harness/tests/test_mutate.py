@@ -57,6 +57,18 @@ def test_mutants_change_types_places_constants_and_calls():
     assert min(changed, swapped, spliced) > 3
 
 
+def test_some_mutants_are_of_one_function_of_the_parent_and_what_it_calls():
+    roots = [p.root.name for p in PARENTS if len(p.functions) > 1]
+    small = 0
+    for number in range(100):
+        parent = random.Random(number).choice(PARENTS)
+        found = mutant(number)
+        small += len(found.functions) < len(parent.functions) and found.root.name not in roots
+        assert not found.root.static
+        assert not found.root.weak
+    assert small > 5
+
+
 def test_mutants_have_no_undefined_behaviour(tmp_path: Path, compiler: Compiler):
     chosen = pipeline.Settings((), (compiler,), vectors=32, seed=3)
     trees = [(f"m{n}_", one) for n in range(40) if (one := mutant(n)).mcpu < "v4"][:20]
