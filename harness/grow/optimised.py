@@ -18,6 +18,7 @@ from harness.toolchain import Compiler, run_compiler
 _DEFINE = re.compile(r"^define\b(.*?)@([\w.$]+)\(", re.MULTILINE)
 _CALL = re.compile(r"\bcall\b[^@\n]*?@([\w.$]+)\(")
 _NOTHING = re.compile(r"\b(poison|undef)$")
+_NO_BEGIN = re.compile(r" = phi [^\n]*\[ (poison|undef), ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Optimised:
     words: int  # registers and slots that its parameters take
     void: bool  # it returns nothing
     nothing: Mapping[str, frozenset[int]]  # by callee: words, from 1, that it gets no value in
+    begins: bool = True  # each value that changes from block to block has a value to begin with
 
 
 def functions(
@@ -52,6 +54,7 @@ def parsed(ir: str) -> Mapping[str, Optimised]:
             sum(_words(parameter) for parameter in _list(ir, match.end())),
             match[1].rstrip().endswith(" void"),
             _nothing(ir, match.end(), end),
+            _NO_BEGIN.search(ir, match.end(), end) is None,
         )
         for match, end in zip(found, ends, strict=True)
     }

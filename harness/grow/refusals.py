@@ -19,7 +19,19 @@ from harness.btf_check import validate
 from harness.compare import agree
 from harness.grow.optimised import Optimised
 from harness.interp import CONTEXT, FUNCTION, HELPERS, STACK, VALUE, Interpreter
-from harness.isa.insn import FP, PARAMS, Alu, Call, Exit, Insn, Load, Store, StoreImm
+from harness.isa.insn import (
+    FP,
+    PARAMS,
+    Alu,
+    Call,
+    CallX,
+    Exit,
+    Insn,
+    Load,
+    LoadPacket,
+    Store,
+    StoreImm,
+)
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, outgoing_slot
 from harness.isa.targets import function_target
 from harness.legs.kfunc_models import KFUNCS
@@ -36,7 +48,7 @@ from harness.model import (
     Vector,
     Verdict,
 )
-from harness.triage.rules import broken, successors
+from harness.triage.rules import broken, operands, successors
 from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 
 # fmt: off
@@ -46,12 +58,13 @@ ADDED   = "a parameter that clang made of a pointer"
 SHRUNK  = "a variable that clang made smaller than its type"
 UNREAD  = "an undefined register in a slot for no value"
 BARE    = "no store to a slot for no value"
+BLANK   = "an undefined register that clang goes on from"
 OR      = "|= in place of += on an address"
 BOOL    = "an index made of a bool"
 VOID    = "r0 of a function without a result"
 FRAMES  = "frames of more than 512 bytes"
 # fmt: on
-CONSTRUCTS = (WIDE, REMOVED, ADDED, SHRUNK, UNREAD, BARE, OR, BOOL, VOID, FRAMES)
+CONSTRUCTS = (WIDE, REMOVED, ADDED, SHRUNK, UNREAD, BARE, BLANK, OR, BOOL, VOID, FRAMES)
 
 MOST = 24  # mends of one program
 BUDGET = 100_000  # instructions that the verifier may look at, of a mended program
@@ -276,18 +289,69 @@ def _bare(it: _Refused) -> tuple[str, Program] | None:
     return _put(it, BARE, {it.insn: StoreImm(SLOT_SIZE, PARAMS, -SLOT_SIZE * slot, ANYTHING)})
 
 
+def _blank(it: _Refused) -> tuple[str, Program] | None:
+    """Define a register where the IR goes on from no value: it holds anything, until it counts."""
+    named = re.fullmatch(r"R(\d+) !read_ok", it.message)
+    seen = it.functions().get(it.sub.name)
+    if named is None or seen is None or seen.begins or not it.broken("unread"):
+        return None
+    register = int(named[1])
+    if 1 <= register <= min(seen.words, REG_ARGS) or register > FP:
+        return None
+    value = Alu("mov", 64, register, None, ANYTHING)
+    insns = it.program.insns[it.sub.start : it.sub.end]
+    # before all else, and behind what spoils it: there it is of no use to anybody
+    spoilt = [
+        slot
+        for slot, insn in enumerate(insns, it.sub.start + 1)
+        if isinstance(insn, Call) and 1 <= register <= REG_ARGS and slot < it.sub.end
+    ]
+    return _put(it, BLANK, dict.fromkeys([it.sub.start, *spoilt], value))
+
+
 def _or(it: _Refused) -> tuple[str, Program] | None:
     """Add where an address and what is below its alignment are or-ed."""
     insn = it.at
     if not (isinstance(insn, Alu) and insn.op == "or" and insn.bits == 64):
         return None
-    operands = {insn.dst, insn.dst if insn.src is None else insn.src} - {PARAMS}
-    met = _met(it, {it.insn: lambda held: any(_is_address(held[r]) for r in operands)})
-    if met.get(it.insn) != {True}:  # a number may look like an address, but not in every run
+    sides = {insn.dst, insn.dst if insn.src is None else insn.src} - {PARAMS}
+    met = _met(it, {it.insn: lambda held: any(_is_address(held[r]) for r in sides)})
+    # a number may look like an address, but not in every run
+    if met.get(it.insn, {any(_in_frame(it, r) for r in sides)}) != {True}:
         return None
     insns = list(it.program.insns)
     insns[it.insn] = replace(insn, op="add")
     return OR, replace(it.program, insns=tuple(insns))
+
+
+def _in_frame(it: _Refused, register: int) -> bool:
+    """Return whether *register* is r10 and a constant, by every way that leads there."""
+    insns, before = it.program.insns, dict[int, list[int]]()
+    for at in range(it.sub.start, it.sub.end):
+        for target in successors(insns[at], at):
+            before.setdefault(target, []).append(at)
+    work = [(it.insn, register)]
+    seen = set(work)
+    while work:
+        at, place = work.pop()
+        if at == it.sub.start or at not in before:
+            return False
+        for last in before[at]:
+            match insns[last]:
+                case Call() | CallX() | LoadPacket() if place <= REG_ARGS:
+                    return False
+                case insn if place not in operands(insn)[1]:
+                    origin = last, place
+                case Alu(op="mov", bits=64, src=int(src), sx=0):
+                    origin = last, src
+                case Alu(op="add" | "sub", bits=64, src=None):
+                    origin = last, place
+                case _:
+                    return False
+            if origin[1] != FP and origin not in seen:
+                seen.add(origin)
+                work.append(origin)
+    return True
 
 
 def _bool(it: _Refused) -> tuple[str, Program] | None:
@@ -362,6 +426,7 @@ MENDS: tuple[tuple[str, _Mend], ...] = (
     (r"invalid read from stack arg|callee expects|calls only require", _signature),
     (r"callee expects", _bare),
     (r"!read_ok", _unread),
+    (r"!read_ok", _blank),
     (r"bitwise operator \|= on pointer prohibited", _or),
     (r"cannot return stack pointer to the caller", _void),
     (r"variable-offset|map value|unbounded|outside of the allowed", _bool),

@@ -100,6 +100,7 @@ CONFIRMED = {
     refusals.ADDED:   (read("promoted_pointer.c"), "3", "v3", "static"),
     refusals.SHRUNK:  (case("clang_shrunk_global.toml"), "2", "v3", "hidden"),
     refusals.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
+    refusals.BLANK:   (read("undefined_phi.c"), "s", "v3", "hidden"),
     refusals.OR:      (case("clang_or_on_stack_pointer.toml"), "2", "v3", "hidden"),
     refusals.BOOL:    (BOOL, "2", "v3", "hidden"),
     refusals.VOID:    (read("void_function.c"), "2", "v3", "hidden"),
@@ -288,6 +289,26 @@ r3 |= r2
 r0 = *(u8 *)(r3 + 0)
 exit
 """
+OR_ADDRESS_NOWHERE = """
+r2 = *(u64 *)(r1 + 8)
+r2 &= 1
+r3 = r10
+if r2 < 2 goto on
+r3 += -32
+r3 |= r2
+on: r0 = 0
+exit
+"""
+OR_NUMBERS_NOWHERE = """
+r2 = *(u64 *)(r1 + 8)
+r2 &= 1
+r3 = r10
+if r2 < 2 goto on
+r3 = *(u64 *)(r1 + 0)
+r3 |= r2
+on: r0 = 0
+exit
+"""
 BOOL_IN_STACK = """
 r2 = *(u64 *)(r1 + 8)
 r2 &= 1
@@ -317,6 +338,8 @@ INDEX_WORDS = "invalid variable-offset read from stack R3 var_off=(0x0; 0xff) of
     [
         (OR_NUMBERS, OR_WORDS, set()),
         (OR_ADDRESS, OR_WORDS, {refusals.OR}),
+        (OR_NUMBERS_NOWHERE, OR_WORDS, set()),
+        (OR_ADDRESS_NOWHERE, OR_WORDS, {refusals.OR}),
         (BOOL_IN_STACK, INDEX_WORDS, set()),
         (BOOL_IN_CONTEXT, INDEX_WORDS, {refusals.BOOL}),
     ],
