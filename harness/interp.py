@@ -53,7 +53,8 @@ STACK_SIZE = 512  # bytes of stack in each frame
 STACK_FILL = 0xA5  # every byte of a stack nobody has written
 _FRESH_STACK = bytes([STACK_FILL]) * STACK_SIZE
 MAX_FRAMES = 16  # main included (Linux 7.3: MAX_CALL_FRAMES)
-MAX_LOOPS = 1 << 23  # times one frame may pass may_goto (Linux: BPF_MAX_LOOPS)
+MAX_LOOPS = 1 << 23  # times one frame may pass may_goto, rounds of bpf_loop (BPF_MAX_LOOPS)
+LOOP = 181  # helper number of bpf_loop, which calls back
 
 # Program types whose context is not the bytes the program sees: the kernel rewrites every
 # access to it (convert_ctx_access in the verifier's table of each type).
@@ -359,6 +360,17 @@ class Region:
 
 
 @dataclass(slots=True)
+class Loop:
+    """A call of ``bpf_loop`` that is under way."""
+
+    rounds: int  # how many it is to take
+    callback: int  # slot
+    context: int  # r2 of each round
+    following: int  # slot behind the call
+    done: int = 0  # rounds
+
+
+@dataclass(slots=True)
 class Frame:
     """One activation of a subprogram."""
 
@@ -368,6 +380,7 @@ class Frame:
     outgoing: dict[int, int] = field(default_factory=dict)
     at_entry: bool = True  # no store to a slot and no call yet: incoming slots may be read
     loops: int = MAX_LOOPS  # what is left for may_goto
+    loop: Loop | None = None  # of a callback: what calls it
 
 
 class Machine:
@@ -452,7 +465,22 @@ class Machine:
         self.frame = self.frames.pop()
         self.registers[6:11] = frame.saved
         self.called()
+        if frame.loop is not None:
+            frame.loop.done += 1
+            return self.go_on(frame.loop, stop=self.registers[0] != 0)
         return frame.return_to
+
+    def go_on(self, loop: Loop, *, stop: bool = False) -> int:
+        """Call the callback of *loop* once more, or end it; return the slot to go on at."""
+        if stop or loop.done == loop.rounds:
+            self.registers[0] = loop.done
+            self.called()
+            return loop.following
+        self.frame.outgoing = {}
+        self.call(loop.following)
+        self.frame.loop = loop
+        self.registers[1:6] = [loop.done, loop.context, UNDEFINED, UNDEFINED, UNDEFINED]
+        return loop.callback
 
     def called(self) -> None:
         """Spoil what any call spoils in the caller: r1 to r5 and the stack arguments."""
@@ -691,6 +719,8 @@ class Interpreter:
                     return target
 
                 return enter
+            case "helper" if insn.imm == LOOP:
+                return self._loop(following)
             case "helper":
                 helper = self.helpers.get(insn.imm)
                 if helper is None:
@@ -710,15 +740,44 @@ class Interpreter:
         return _call_kfunc(kfunc, following)
 
     def _call_through(self, insn: CallX, following: int) -> Step:
-        dst, starts = insn.dst, self.starts
+        dst = insn.dst
 
         def step(machine: Machine) -> int:
-            address = machine.registers[dst] & M64
-            target, rest = divmod(address - (FUNCTION << 32), 8)
-            if rest or target not in starts:
-                raise TrapError("call", f"no subprogram starts at {address:#x}")
+            target = self._start_at(machine.registers[dst] & M64)
             machine.call(following)
             return target
+
+        return step
+
+    def _start_at(self, address: int) -> int:
+        """Return the slot of the subprogram at *address*; traps where none starts."""
+        target, rest = divmod(address - (FUNCTION << 32), 8)
+        if rest or target not in self.starts:
+            raise TrapError("call", f"no subprogram starts at {address:#x}")
+        return target
+
+    def _loop(self, following: int) -> Step:
+        """``bpf_loop``: call r2 with the round and r3, r1 times or until it returns not 0.
+
+        Linux builds the loop in where it can. What is built in takes all of r1 for the number
+        of rounds and the helper the lower half, and they do not say alike that it is too much.
+        """
+
+        def step(machine: Machine) -> int:
+            rounds, callback, context, flags = machine.registers[1:5]
+            if flags & M64:
+                machine.registers[0] = -EINVAL & M64
+                machine.called()
+                return following
+            if rounds & M64 > MAX_LOOPS:
+                raise NotModelledError(
+                    f"bpf_loop of more than {MAX_LOOPS} rounds returns what depends on whether"
+                    " Linux builds it in"
+                )
+            if rounds == 0:
+                return machine.go_on(Loop(0, 0, 0, following))
+            target = self._start_at(callback & M64)
+            return machine.go_on(Loop(rounds, target, context, following))
 
         return step
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from harness import corpus, pipeline, verifier
 from harness.compare import agree, first_difference
 from harness.corpus import Case, Known
+from harness.frames import TAIL_CALL, TAIL_CALL_OPCODE
 from harness.isa import codec, disasm
 from harness.isa import opcodes as o
 from harness.isa.insn import Call, Insn, LoadImm
 from harness.jit import text as x86_text
 from harness.jit import x86_64
-from harness.jit.frames import TAIL_CALL, TAIL_CALL_OPCODE
 from harness.jit.x86_insns import PROBE_MEM, PROBE_MEM32
 from harness.legs import kfuncs
 from harness.model import (

@@ -18,6 +18,7 @@ from harness.compare import compare_all
 from harness.corpus import Case, RunCheck, VerifyCheck, bless, kernel_types
 from harness.corpus import program as case_program
 from harness.interp import RINGBUF
+from harness.isa.insn import MayGoto
 from harness.jit import x86_64
 from harness.legs import kfuncs, native
 from harness.legs.interp import InterpLeg, InterpRunner
@@ -48,6 +49,7 @@ from harness.source.layout import Layout, layout
 from harness.source.signature import Unsupported, functions_under_test
 from harness.source.vectors import vectors as make_vectors
 from harness.toolchain import TIMEOUT, Compiler, run_compiler
+from harness.verifier.loop_calls import is_loop
 
 INTERP_VECTORS = 16  # vectors of each function that the slow interpreter runs too
 
@@ -479,7 +481,11 @@ def run_legs_and_image(
             continue
         runner = _runner(program, leg)
         some = vectors[: settings.interp_vectors] if leg == "interp" else vectors
-        seen = [runner] * len(some) if isinstance(runner, Unknown) else runner.run(some)
+        seen: Sequence[Outcome]
+        if isinstance(runner, Unknown):
+            seen = [runner] * len(some)
+        else:
+            seen = _run(program, runner, some, legs.get("interp", ()))
         legs[leg], why = _known_outcomes(leg, seen)
         whys += why
         if isinstance(runner, JitRunner):
@@ -521,7 +527,29 @@ def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[O
     runner = _runner(program, leg)
     if isinstance(runner, Unknown):
         return [runner for _ in vectors]
-    return runner.run(vectors)
+    return _run(program, runner, vectors)
+
+
+def _run(
+    program: Program, runner: Runner, vectors: Sequence[Vector], beside: Sequence[Outcome] = ()
+) -> Sequence[Outcome]:
+    """Return the outcomes of *program* on *vectors*.
+
+    Where Linux itself ends a loop, however long it takes, a leg that is out of fuel knows
+    nothing of what comes then: unless the leg *beside* it has returned.
+    """
+    seen = Batch.of(runner.run(vectors))
+    late = [number for number, o in seen.others.items() if isinstance(o, OutOfFuel)]
+    if not late:
+        return seen
+    if not any(isinstance(insn, MayGoto) or is_loop(insn) for insn in program.insns):
+        return seen
+    why = Unknown("out of fuel in a program with may_goto or bpf_loop, whose loops Linux ends")
+    others = dict(seen.others)
+    for number in late:
+        if not (number < len(beside) and isinstance(beside[number], Returned)):
+            others[number] = why
+    return Batch(seen.r0s, seen.contexts, others, seen.effects)
 
 
 def execute_over(

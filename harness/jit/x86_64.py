@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from harness.frames import infer, is_tail_call
 from harness.isa import opcodes as o
 from harness.isa.insn import (
     AddrSpaceCast,
@@ -33,7 +34,6 @@ from harness.isa.insn import (
 )
 from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, SLOT_SIZE
 from harness.jit import x86_encoder as x
-from harness.jit.frames import infer, is_tail_call
 from harness.jit.x86_insns import (
     NATIVE,
     SCRATCH,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from harness.frames import TAIL_CALL_OPCODE
 from harness.isa import opcodes as o
 from harness.isa.insn import (
     FP,
@@ -37,7 +38,6 @@ from harness.isa.insn import (
 )
 from harness.isa.stack_args import SLOT_SIZE, incoming_slot, outgoing_slot
 from harness.jit import x86_encoder as x
-from harness.jit.frames import TAIL_CALL_OPCODE
 
 AX = 12  # BPF_REG_AX: the register of the fix-ups
 TO_USER = 1 << 16  # AddrSpaceCast: from space 1, the arena's offsets, to space 0

@@ -70,7 +70,7 @@ from harness.jit.x86_encoder import (
     PUSH_r,
     SUB_ri8,
 )
-from harness.legs import jit_helpers, sides
+from harness.legs import jit_helpers, jit_runtime, sides
 from harness.legs.jit_helpers import aligned
 from harness.legs.native_code import PlacedObject, UnlinkableError, place
 from harness.model import (
@@ -126,6 +126,7 @@ GAP = 32  # bytes between two contexts
 FILL = 0xC5  # what they hold
 KEPT = 0x5AFE_5AFE_5AFE_5AFE  # what registers that a call keeps hold before it
 KEPT_REGISTERS = RBX, RBP, R12, R13, R14, R15
+RUNTIME = LOOP[0] + (LOOP[1] >> 2)  # what must be code, behind the loop
 STUBS = LOOP[0] + (LOOP[1] >> 1)  # the helpers' stubs, in order of first use
 STUB_SIZE = 16
 MAX_STUBS = (LOOP[1] >> 1) // STUB_SIZE
@@ -272,6 +273,9 @@ class _Emulator:
         self.loop[: len(code)] = code
         call = _helper_call()
         self.loop[HELPER_CALL - LOOP[0] : HELPER_CALL - LOOP[0] + len(call)] = call
+        self.runtime = jit_runtime.runtime(RUNTIME)
+        start = RUNTIME - LOOP[0]
+        self.loop[start : start + len(self.runtime.code)] = self.runtime.code
         self.loop[STUBS - LOOP[0] :] = b"".join(map(_stub, range(MAX_STUBS)))
         self.end = LOOP[0] + end
         self.trampoline = LOOP[0] + trampoline
@@ -368,9 +372,12 @@ class _Emulator:
             try:
                 self.engine.emu_start(address, self.end, timeout=int(patience * 1e6))
             except uc.UcError as error:
-                refused = error.errno == uc.UC_ERR_INSN_INVALID  # ud2: how helpers give up
-                if refused and NATIVE[0] <= self.engine.reg_read(x86.UC_X86_REG_RIP) < sum(NATIVE):
-                    return Unknown(f"more than {sides.SIZE} bytes of records are not modelled")
+                if error.errno == uc.UC_ERR_INSN_INVALID:  # ud2: how our own code gives up
+                    where = self.engine.reg_read(x86.UC_X86_REG_RIP)
+                    if where == self.runtime.clock:
+                        return OutOfFuel()
+                    if NATIVE[0] <= where < sum(NATIVE):
+                        return Unknown(f"more than {sides.SIZE} bytes of records are not modelled")
                 fetch = error.errno in (uc.UC_ERR_FETCH_UNMAPPED, uc.UC_ERR_FETCH_PROT)
                 kind = "call" if fetch else "instruction"
                 return self.stopped or Trapped(kind, f"{self.where()}: {error}")
@@ -590,6 +597,9 @@ class JitRunner:
 
     def _resolve(self, relocation: Relocation) -> int:
         """Return the address of a relocation's target (``jit.link``)."""
+        own = self._emulator.runtime.address(relocation.kind, relocation.target)
+        if own is not None:
+            return own
         if relocation.kind == "helper" and self.native is not None:
             address = jit_helpers.address(self.native, int(relocation.target))
             if address is not None:

@@ -182,6 +182,38 @@ def test_a_global_function_is_followed_with_any_arguments() -> None:
     assert inside.follow(subject, bytes(8)) == inside.Inside(7)
 
 
+def test_a_callback_is_followed_round_by_round() -> None:
+    text = """
+    *(u64 *)(r10 - 8) = 1
+    r1 = 3
+    r2 = each ll
+    r3 = r10
+    r3 += -8
+    r4 = 0
+    call bpf_loop
+    r0 = 0
+    exit
+    each:
+    r0 = *(u64 *)(r2 + 0)
+    r0 += r1
+    *(u64 *)(r2 + 0) = r0
+    r0 = 0
+    exit
+    """
+    subject = program(text, {"each": 2})
+    assert inside.follow(subject, bytes(8)) == inside.Inside(7 + 3 * 5 + 2)
+    interpreter = Interpreter(subject)
+    back = interpreter.steps[14]
+
+    def too_far(machine: Machine) -> int:
+        back(machine)
+        return 9
+
+    interpreter.steps[14] = too_far
+    fault = inside.follow(subject, bytes(8), interpreter=interpreter).fault
+    assert fault == "insn 9: the verifier goes on at [8, 10]"
+
+
 def test_long_runs_are_cut_and_say_so() -> None:
     subject = program("r0 = 0\nagain:\nr0 += 1\nif r0 < 100 goto again\nexit")
     found = inside.follow(subject, bytes(8), steps=20)

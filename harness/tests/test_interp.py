@@ -334,6 +334,27 @@ def test_may_goto_ends_a_loop_at_the_limit(monkeypatch):
     assert run(source) == Returned(20, b"")
 
 
+# --- bpf_loop: more in test_legs_jit_runtime.py ---------------------------------------------
+
+
+def test_a_callback_is_a_frame():
+    chain = "".join(f"f{n}: call f{n + 1}\nexit\n" for n in range(MAX_FRAMES - 2))
+    last = f"f{MAX_FRAMES - 2}: r1 = 1\nr2 = back ll\nr3 = 0\nr4 = 0\ncall bpf_loop\nexit\n"
+    outcome = run(f"call f0\nexit\n{chain}{last}back: r0 = 0\nexit")
+    assert isinstance(outcome, Trapped)
+    assert "more than 16 frames" in outcome.where
+
+
+def test_bpf_loop_forgets_what_a_call_forgets():
+    source = "*(u64 *)(r11 - 8) = 1\nr1 = {}\nr2 = back ll\nr3 = 0\nr4 = 0\ncall bpf_loop\n"
+    callback = "\nexit\nback: r0 = 0\nexit\nsix: r0 = *(u64 *)(r11 + 8)\nexit"
+    for rounds in (0, 2):
+        before = source.format(rounds)
+        assert run(before + "r0 += 5" + callback) == Returned(rounds + 5, b"")
+        for after in ("r0 = r3", "call six"):
+            assert isinstance(run(before + after + callback), Trapped)
+
+
 # --- helpers ------------------------------------------------------------------------------
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.interp import Interpreter
 from harness.isa.asm import assemble
-from harness.isa.insn import AddrSpaceCast, Alu, Call, Exit, Goto, High, Insn, Jump, LoadImm
-from harness.model import HarnessError, LineInfo, Program, Returned, Subprogram
+from harness.isa.insn import (
+    AddrSpaceCast,
+    Alu,
+    Call,
+    Exit,
+    Goto,
+    High,
+    Insn,
+    Jump,
+    Load,
+    LoadImm,
+    Store,
+)
+from harness.model import Frame, HarnessError, LineInfo, Program, Returned, Subprogram
 from harness.tests.programs import program, verdict
 from harness.verifier import fixup
 from harness.verifier.fixup import AX
@@ -75,6 +89,90 @@ def test_signed_division(bits: int) -> None:
 )
 def test_what_stays(source: str) -> None:
     assert rewritten(source) == listing(source)
+
+
+MAY_GOTO = """
+    *(u64 *)(r10 - 24) = 1
+again:
+    may_goto out
+    r1 /= r2
+    goto again
+out:
+    exit
+"""
+
+
+def test_may_goto_counts_below_what_the_program_has() -> None:
+    """As Linux writes it; without a verifier the depth is what the instructions show."""
+    subject = program(MAY_GOTO)
+    found = fixup(subject)
+    assert [frame.stack_depth for frame in found.frames] == [40]
+    assert found.symbols == ((8, "arch_bpf_timed_may_goto"),)
+    ahead, off = found.insns[:3], -40
+    assert ahead[:2] == listing(f"*(u64 *)(r10 {off}) = 65535\n*(u64 *)(r10 - 32) = 0")
+    assert found.insns[3:10] == (
+        Load(8, AX, 10, off),
+        Jump("eq", 64, AX, None, 0, 10),
+        Alu("sub", 64, AX, None, 1),
+        Jump("ne", 64, AX, None, 0, 2),
+        Alu("mov", 64, AX, None, off),
+        Call("helper", 0),
+        Store(8, 10, off, AX),
+    )
+    assert found.insns[14:] == (Goto(-12), Exit())
+    deeper = fixup(replace(subject, frames=(Frame(128, tail_call_reachable=True),)))
+    assert deeper.frames == (Frame(144, tail_call_reachable=True),)
+
+
+def test_a_jump_to_the_first_instruction_does_not_begin_the_count_again() -> None:
+    found = fixup(program("again:\nmay_goto out\ngoto again\nout:\nexit"))
+    assert isinstance(found.insns[9], Goto)
+    assert found.insns[9].off == -8
+
+
+LOOP = """
+    {before}
+    r1 = 3
+    r3 = 0
+    call bpf_loop
+    exit
+each:
+    r0 = 0
+    exit
+other:
+    r0 = 0
+    exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "built_in"),
+    [
+        ("r2 = each ll\nr4 = 0", True),
+        ("r6 = each ll\nw4 = 0\nr2 = r6", True),
+        ("r6 = 0\ncall bpf_ktime_get_ns\nr2 = each ll\nr4 = r6", True),
+        ("r2 = each ll\nr4 = 1", False),
+        ("r2 = each ll\nr4 = r1", False),
+        ("r2 = each ll\nr4 = 0\nr4 += r1", False),
+        ("r2 = each ll\nr4 = 0\nr4 = *(u64 *)(r1 + 0)", False),
+        ("r2 = each ll\nw6 = 0\nw4 = w6", False),  # not looked into
+        ("r4 = 0\nr2 = each ll\nr2 += 8", False),
+        ("r2 = each ll\nr4 = 0\nif r1 == 0 goto +2\nr2 = other ll", False),
+        ("r4 = 0\nr2 = each ll\ncall bpf_ktime_get_ns", False),
+        ("r0 = 0\nr2 = each ll\nr4 = 0\nr0 = cmpxchg_64(r1 + 0, r0, r3)", False),
+        ("r2 = 8 ll\nr4 = 0", False),
+    ],
+)
+def test_a_loop_is_built_in_where_callback_and_flags_are_known(before: str, built_in: bool) -> None:
+    subject = program(LOOP.format(before=before), {"each": 2, "other": 2})
+    found = fixup(subject)
+    assert any(insn == Call("helper", 181) for insn in found.insns) is not built_in
+    if not built_in:
+        assert found is subject
+        return
+    assert [frame.stack_depth for frame in found.frames] == [24, 0, 0]
+    (at,) = (n for n, insn in enumerate(found.insns) if getattr(insn, "kind", "") == "subprog")
+    assert at + 1 + found.insns[at].imm == found.subprograms[1].start
 
 
 def test_casts_between_address_spaces() -> None:

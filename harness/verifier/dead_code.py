@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.isa.insn import FP, Alu, Call, Goto, Jump, Load, LoadImm, MayGoto, Store
 from harness.verifier.env import Env
 from harness.verifier.rewrite import Part, Patch, Rewriter, Slot, distance, lives
 
 MAX_LOOPS = 8 * 1024 * 1024  # BPF_MAX_LOOPS
 _E2BIG = 7
-_LOOP = 181  # BPF_FUNC_loop
 _REG_SIZE = 8
 
 
@@ -28,8 +29,8 @@ def remove_spills(rewriter: Rewriter, env: Env) -> None:
                 slot.to = slots[number + 1]
 
 
-def inline_loops(rewriter: Rewriter, env: Env) -> None:
-    """Build loops in whose callback is always the same and whose flags are 0."""
+def inline_loops(rewriter: Rewriter, loops: Mapping[int, int]) -> None:
+    """Build *loops* in: slots of calls, and the subprogram that each calls back; -1: it varies."""
     for part in rewriter.parts:
         depth = part.stack_depth
         extra = 3 * _REG_SIZE + -depth % 8
@@ -37,7 +38,7 @@ def inline_loops(rewriter: Rewriter, env: Env) -> None:
         number = 0
         while number < len(part.slots):
             slot = part.slots[number]
-            callback = env.loops.get(slot.at, -1)
+            callback = loops.get(slot.at, -1)
             if callback >= 0 and isinstance(slot.insn, Call):
                 patch = _loop(-(depth + extra), rewriter.parts[callback].slots[0])
                 number += rewriter.put(part, number, patch)

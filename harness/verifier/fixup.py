@@ -1,16 +1,21 @@
 """The rewriting that any program needs before the JIT, verified or not.
 
-Division and modulo by zero and by -1, and casts between address spaces: what the legs run.
-What Linux makes of a program that its verifier has accepted is ``translate``'s.
+Division and modulo by zero and by -1, casts between address spaces, may_goto, and bpf_loop
+where it can be built in: what the legs run. What Linux makes of a program that its verifier
+has accepted is ``translate``'s.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.isa.insn import AddrSpaceCast, Alu, Insn
+from harness.frames import infer
+from harness.isa.insn import AddrSpaceCast, Alu, Call, Insn, MayGoto
 from harness.model import Frame, HarnessError, Program
 from harness.verifier.arithmetic import AX, divided
+from harness.verifier.dead_code import inline_loops
+from harness.verifier.loop_calls import fit_loops, is_loop
+from harness.verifier.misc_fixups import count_loops, may_goto_patch
 from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 
 __all__ = ["AX", "fixup"]
@@ -34,28 +39,45 @@ _last: tuple[Program, Program] | None = None  # a program is asked for by the JI
 
 
 def _fixed(program: Program) -> Program:
-    patches = {
-        at: patch
-        for at, insn in enumerate(program.insns)
-        if type(insn) in _PATCHED and (patch := _patch(insn))
-    }
-    if not patches:
+    patches = {}
+    loops, counts = False, False
+    for at, insn in enumerate(program.insns):
+        if type(insn) not in _PATCHED:
+            continue
+        if type(insn) is MayGoto:
+            counts = True
+        elif type(insn) is Call:
+            loops = loops or is_loop(insn)
+        elif patch := _patch(insn):
+            patches[at] = patch
+    fit = fit_loops(program) if loops else {}
+    if not (patches or fit or counts):
         return program
-    frames = program.frames or (Frame(0),) * len(program.subprograms)
+    grows = counts or bool(fit)  # its frames hold more than what the program says
+    frames = program.frames or (infer(program) if grows else (Frame(0),) * len(program.subprograms))
     rewriter = Rewriter(program, program.insns, frames)
+    if fit:
+        inline_loops(rewriter, fit)
     for part in rewriter.parts:
         number = 0
         while number < len(part.slots):
-            patch = patches.get(part.slots[number].at)
-            number += 1 if patch is None else rewriter.put(part, number, Patch(*patch))
+            slot = part.slots[number]
+            insns = patches.get(slot.at)
+            if insns is not None:
+                number += rewriter.put(part, number, Patch(*insns))
+            elif type(slot.insn) is MayGoto and slot.to is not None:
+                number += rewriter.put(part, number, may_goto_patch(part, slot))
+            else:
+                number += 1
+    count_loops(rewriter)
     try:
         found = rewriter.program_now()
     except OutOfReachError as error:
         raise HarnessError(f"{program.name}: {error}; make the function shorter") from None
-    return found if program.frames else replace(found, frames=())
+    return found if program.frames or grows else replace(found, frames=())
 
 
-_PATCHED = (Alu, AddrSpaceCast)
+_PATCHED = frozenset({Alu, AddrSpaceCast, MayGoto, Call})
 
 
 def _patch(insn: Insn) -> tuple[Insn, ...] | None:

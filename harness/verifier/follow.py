@@ -77,9 +77,12 @@ class Follower:
         for _ in range(_AGAIN):
             again = []
             for state in waiting:
-                for found, at in self._successors(state, slot):
+                back = state.frames[-1].in_callback and isinstance(self.env.insns[slot], Exit)
+                for found, at in self._successors(state, slot, self._previous):
                     if at == slot and isinstance(self.env.insns[slot], Alu):
                         again.append(found)
+                    elif back:  # to the helper, which calls once more or returns
+                        after += self._successors(found, at, slot)
                     else:
                         after.append((found, at))
             waiting = again
@@ -88,14 +91,14 @@ class Follower:
         self._previous = slot
         self._left = after
 
-    def _successors(self, state: State, slot: int) -> list[tuple[State, int]]:
+    def _successors(self, state: State, slot: int, previous: int) -> list[tuple[State, int]]:
         env = self.env
         env.state = state
         env.pushed = False
-        env.prev_insn = self._previous
+        env.prev_insn = previous
         env.insn = slot
         env.processed = 0
-        state.last = self._previous
+        state.last = previous
         state.insn = slot
         env.notes.clear()
         env.stack.clear()

@@ -69,7 +69,7 @@ def misc_fixups(rewriter: Rewriter, env: Env, layout: Layout) -> None:
                 case LoadPacket() as packet:
                     patch = _packet(packet)
                 case MayGoto():
-                    patch = _may_goto(part, slot)
+                    patch = may_goto_patch(part, slot)
                 case LoadImm(src=kind, imm=imm, dst=dst) if kind == _MAP_VALUE:
                     found = env.maps[imm & 0xFFFFFFFF]
                     if found.type == _PERCPU_ARRAY:
@@ -112,7 +112,7 @@ def _packet(insn: LoadPacket) -> Patch:
     )
 
 
-def _may_goto(part: Part, slot: Slot) -> Patch:
+def may_goto_patch(part: Part, slot: Slot) -> Patch:
     """Count in the frame; after so many rounds ask the clock."""
     assert slot.to is not None
     off = -part.stack_depth - 2 * _REG_SIZE

@@ -104,7 +104,7 @@ def rewritten(env: Env, layout: Layout | None = None) -> Program:
             slot.indirect = slot.at in env.indirect
     used = high_used(env)
     remove_spills(rewriter, env)
-    inline_loops(rewriter, env)
+    inline_loops(rewriter, env.loops)
     remove_dead_code(rewriter, env)
     remove_nops(rewriter)
     convert_accesses(rewriter, env, layout)

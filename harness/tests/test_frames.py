@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.frames import MAX_STACK, infer, stack_depth
 from harness.isa.asm import assemble
-from harness.jit.frames import MAX_STACK, infer, stack_depth
 from harness.model import Program, Subprogram
 
 
