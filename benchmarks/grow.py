@@ -16,9 +16,9 @@ from typing import Any
 from unittest import mock
 
 from harness import pipeline
-from harness.cli_grow import GROWN
+from harness.cli_grow import PARENTS
 from harness.grow.batch import PROGRAMS, Half, Order, build_batch
-from harness.grow.campaign import packed_parents
+from harness.grow.parents import packed_parents
 from harness.legs import native_code
 from harness.pipeline import Settings
 from harness.toolchain import Compiler, find_compilers
@@ -92,7 +92,8 @@ def _compiler_calls(compiler: Compiler) -> tuple[list[Callable[[], Any]], int]:
     The programs are the campaign's own, with the same parents; also returns their functions.
     """
     functions = 0
-    parents = packed_parents([GROWN])
+    settings = Settings((), (compiler,), vectors=64, seed=SEED)
+    parents = packed_parents(PARENTS, settings)
     calls: list[Callable[[], Any]] = []
 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +103,6 @@ def _compiler_calls(compiler: Compiler) -> tuple[list[Callable[[], Any]], int]:
 
         return noted
 
-    settings = Settings((), (compiler,), vectors=64, seed=SEED)
     with (
         mock.patch.object(pipeline, "run_compiler", noting(pipeline.run_compiler)),
         mock.patch.object(native_code, "compile_ir", noting(native_code.compile_ir)),

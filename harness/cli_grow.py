@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from harness.grow.cover import Survey
 
 AGREE, DIVERGE = 0, 1
-GROWN = Path("corpus")  # what mutation starts from, where it is there
+GROWN = Path("corpus")
+PARENTS = (Path("c_sources"), GROWN)  # what mutation starts from, where they are there
 SHOWN = 6  # missing features of a kind that are named; --json has all
 
 
@@ -106,7 +107,7 @@ def _grow(options: argparse.Namespace) -> int:
         resume=options.resume,
         batch=options.batch or (16 if (options.duration or 60) < 60 else 64),
         patience=options.patience,
-        parents=(GROWN, kept),
+        parents=(*PARENTS, kept),
     )
     with screen.campaign(options.duration, options.count) as show:
         result = grow.grow(campaign, show, work)

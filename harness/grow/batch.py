@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from harness.findings import Finding
-from harness.grow import features as shown_by
 from harness.grow import streams
 from harness.grow.features import general
 from harness.grow.units import (
@@ -35,12 +34,13 @@ from harness.grow.units import (
     judgement_features,
     member,
     native_outcomes,
+    passing,
 )
 from harness.model import MCPUS, BuildConfig, HarnessError, Program, Vector
 from harness.pipeline import Linux, Settings
 from harness.source import produce
-from harness.source.produce import Parents, Stream
-from harness.source.tree import Function, Tree, closure
+from harness.source.produce import C, Parents, Stream
+from harness.source.tree import Function, closure
 
 PROGRAMS = 64  # of a batch, unless a campaign says otherwise
 BUILDS = 2  # of a batch
@@ -118,7 +118,7 @@ def parents_of(order: Order) -> Parents:
 # --- what a batch has --------------------------------------------------------
 
 
-def batch_trees(order: Order) -> list[tuple[int, Tree]]:
+def batch_c(order: Order) -> list[tuple[int, C]]:
     """Return the C programs of a batch, by their number."""
     first = order.number * order.programs
     numbers = range(first, first + order.programs)
@@ -158,12 +158,12 @@ def batch_settings(order: Order) -> Settings:
 
 
 def groups(
-    configs: Sequence[BuildConfig], trees: Sequence[tuple[int, Tree]]
+    configs: Sequence[BuildConfig], programs: Sequence[tuple[int, C]]
 ) -> Iterator[tuple[BuildConfig, list[int]]]:
     """Yield each build with the programs that can be built so: the others go to a near one."""
     for config in configs:
         found: dict[BuildConfig, list[int]] = {}
-        for number, one in trees:
+        for number, one in programs:
             near = replace(config, mcpu=max(config.mcpu, one.mcpu))
             if config.linkage not in one.linkages:
                 near = replace(near, linkage=one.linkages[0])
@@ -264,14 +264,16 @@ def _build(order: Order) -> Half:
     )
     if texts:
         return Half(order, 0.0, settings, texts=texts)
-    trees = batch_trees(order)
+    programs = batch_c(order)
     known = _known_functions(order.parents)
-    members = {n: member(n, one, settings, inner=inner(one, known)) for n, one in trees}
+    members = {n: member(n, one, settings, inner=inner(one, known)) for n, one in programs}
     natives = native_outcomes(list(members.values()), settings)
     units = [
         unit
         for compiler in settings.compilers
-        for config, numbers in groups(batch_configs(order.seed, order.number, compiler.name), trees)
+        for config, numbers in groups(
+            batch_configs(order.seed, order.number, compiler.name), programs
+        )
         for unit in compile_units([members[n] for n in numbers], config, settings, natives)
     ]
     return Half(order, 0.0, settings, members, natives, tuple(units))
@@ -281,7 +283,7 @@ def _judge(half: Half, answers: Sequence[Linux]) -> BatchResult:
     order, members, told = half.order, half.members, iter(answers)
     outcomes: Counter[str] = Counter()
     refusals: Counter[str] = Counter()
-    features = {n: shown_by.passing(one.tree) for n, one in members.items()}
+    features = {n: passing(one.program) for n, one in members.items()}
     agreed: dict[int, list[tuple[BuildConfig, frozenset[str]]]] = {n: [] for n in members}
     found: dict[int, list[Finding]] = {n: [] for n in members}
     builds = vectors = 0
@@ -297,7 +299,7 @@ def _judge(half: Half, answers: Sequence[Linux]) -> BatchResult:
             if check.outcome == "rejected":
                 refusals[general(check.detail)] += 1
             if check.outcome == "agree":
-                if seen.target.tree is members[number].tree:
+                if seen.target.program is members[number].program:
                     agreed[number].append((unit.config, frozenset(shown)))
             else:
                 found[number].append(finding(seen, half.settings, order.seed))

@@ -31,12 +31,12 @@ from harness.grow.batch import (
     build_batch,
     check_batch,
     judge_batch,
-    pack_parents,
     resident,
 )
 from harness.grow.buckets import apart
 from harness.grow.features import KINDS
-from harness.grow.packing import stream_of, tree_of
+from harness.grow.packing import stream_of
+from harness.grow.parents import packed_parents
 from harness.grow.shrinking import (
     PATIENCE,
     NewCase,
@@ -48,10 +48,10 @@ from harness.grow.shrinking import (
 from harness.grow.state import Candidate, Found, State
 from harness.grow.streams import Kept
 from harness.grow.summary import Summary, summarise
+from harness.grow.units import name_of
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Linux, Settings
 from harness.run import Step, TimeOver, answered, kernel_queue
-from harness.source.produce import Parents
 
 if TYPE_CHECKING:
     from harness.legs.kernel import KernelAnswer
@@ -147,7 +147,9 @@ def grow(
         work = partial(local, fresh=FRESH * campaign.jobs)
     _writable(campaign)
     path = campaign.folder / "campaign.sqlite"
-    parents = b"" if campaign.resume and path.exists() else packed_parents(campaign.parents)
+    parents = b""
+    if not (campaign.resume and path.exists()):
+        parents = packed_parents(campaign.parents, campaign.settings)
     state = State(path, campaign.seed, campaign.batch, resume=campaign.resume, parents=parents)
     try:
         campaign = replace(campaign, seed=state.seed, batch=state.batch)
@@ -192,19 +194,6 @@ def _writing() -> Iterator[None]:
         full = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
         way = "make room" if full else "make it writable"
         raise HarnessError(f"{error}: {way}, and go on with --resume") from None
-
-
-def packed_parents(paths: Sequence[Path]) -> bytes:
-    """Return the cases in *paths* that mutation can start from, packed."""
-    trees, streams = [], []
-    for path in corpus.find([p for p in paths if p.exists()]):
-        case = corpus.read(path)
-        one, stream = tree_of(case), stream_of(case)
-        if one is not None:
-            trees.append(one)
-        elif stream is not None:
-            streams.append(stream)
-    return pack_parents(Parents(tuple(trees), tuple(streams))) if trees or streams else b""
 
 
 def _unfinished(session: _Session) -> Iterator[Step]:
@@ -376,7 +365,8 @@ def _findings(session: _Session, seen: Seen, written: set[str]) -> Iterator[Foun
             continue
         written.add(found.bucket)
         axes = f"O{found.config.opt}-{found.config.mcpu}-{found.config.linkage}"
-        mark = f"{campaign.seed}-{found.function.strip('_')}-{axes}"
+        label = name_of(seen.number) + found.function.removeprefix(name_of(seen.number))
+        mark = f"{campaign.seed}-{label.strip('_')}-{axes}"
         name = f"{found.outcome}-{digest(found.bucket)}-{mark}.json"
         with _writing():
             findings.write(found, campaign.folder / name)

@@ -55,6 +55,7 @@ from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 WIDE    = "a value of two slots"
 REMOVED = "a parameter that clang took out"
 ADDED   = "a parameter that clang made of a pointer"
+BEYOND  = "an argument beyond the twelfth that clang made of a pointer"
 SHRUNK  = "a variable that clang made smaller than its type"
 UNREAD  = "an undefined register in a slot for no value"
 BARE    = "no store to a slot for no value"
@@ -64,7 +65,20 @@ BOOL    = "an index made of a bool"
 VOID    = "r0 of a function without a result"
 FRAMES  = "frames of more than 512 bytes"
 # fmt: on
-CONSTRUCTS = (WIDE, REMOVED, ADDED, SHRUNK, UNREAD, BARE, BLANK, OR, BOOL, VOID, FRAMES)
+CONSTRUCTS = (
+    WIDE,
+    REMOVED,
+    ADDED,
+    BEYOND,
+    SHRUNK,
+    UNREAD,
+    BARE,
+    BLANK,
+    OR,
+    BOOL,
+    VOID,
+    FRAMES,
+)  # fmt: skip
 
 MOST = 24  # mends of one program
 BUDGET = 100_000  # instructions that the verifier may look at, of a mended program
@@ -102,6 +116,8 @@ def explain(program: Program, refusal: Rejected, functions: Functions, runs: Run
     while isinstance(verdict, Rejected) and len(found) < MOST:
         if frames_too_large(now, verdict.message):
             return Explanation((*found, FRAMES))
+        if promoted_beyond(now, verdict, functions):
+            return Explanation((*found, BEYOND))
         mended = _mended(now, verdict, functions, runs)
         if mended is None:
             break
@@ -480,6 +496,28 @@ def _callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]
 
 
 # --- frames -------------------------------------------------------------------------------
+
+
+def promoted_beyond(program: Program, refusal: Rejected, functions: Functions) -> bool:
+    """Return whether *refusal* is about a slot that only the IR has an argument for.
+
+    The source has none, and nothing can be mended: BPF functions take no more than that.
+    """
+    words = r"stack arg write offset -(\d+) exceeds max (\d+) stack args"
+    named = re.fullmatch(words, refusal.message)
+    btf, at = program.btf, refusal.insn or 0
+    if named is None or btf is None or int(named[1]) <= SLOT_SIZE * int(named[2]):
+        return False
+    slot = int(named[1]) // SLOT_SIZE
+    if outgoing_slot(program.insns[at]) != slot:
+        return False
+    seen = functions()
+    return any(
+        btf.prototype(callee.type_id) is not None
+        and callee.name in seen
+        and _words(btf, callee) < REG_ARGS + slot <= seen[callee.name].words
+        for callee in _callees_behind(program, at, slot)
+    )
 
 
 def frames_too_large(program: Program, message: str) -> bool:

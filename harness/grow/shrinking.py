@@ -14,7 +14,6 @@ from pathlib import Path
 
 from harness.corpus import Case, SourceText
 from harness.findings import Finding
-from harness.grow import features as shown_by
 from harness.grow import streams
 from harness.grow.batch import BUDGET, Order, faulty, parents_of
 from harness.grow.features import general
@@ -27,12 +26,13 @@ from harness.grow.units import (
     judgement_features,
     member,
     native_outcomes,
+    passing,
 )
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.source import produce, tree
 from harness.source.printing import print_file
-from harness.source.produce import Stream
+from harness.source.produce import C, Stream
 from harness.source.shrink import shrink
 from harness.source.tree import Tree
 
@@ -76,25 +76,25 @@ def shrink_case(
         if config is None:
             made = _small_stream(order, number, wanted)
         else:
-            made = _small_tree(order, number, wanted, config)
+            made = _small_c(order, number, wanted, config)
     except Exception as fault:
         faulty(order, fault, began)  # raises what ends the campaign
         made = NewCase(number, None)
     return replace(made, seconds=time.monotonic() - began)
 
 
-def _small_tree(order: Order, number: int, wanted: frozenset[str], config: BuildConfig) -> NewCase:
+def _small_c(order: Order, number: int, wanted: frozenset[str], config: BuildConfig) -> NewCase:
     settings = replace(order.settings, legs=("interp", "jit"), vectors=FEW, budget=BUDGET)
     deadline = time.monotonic() + CASE_PATIENCE
-    shown: dict[Tree, frozenset[str]] = {}
+    shown: dict[C, frozenset[str]] = {}
 
-    def shows(trees: Sequence[Tree]) -> list[bool]:
-        good = [False] * len(trees)
+    def shows(programs: Sequence[C]) -> list[bool]:
+        good = [False] * len(programs)
         if time.monotonic() > deadline and shown:
             return good
         members, found = {}, {}
-        for index, one in enumerate(trees):
-            features = shown_by.passing(one)
+        for index, one in enumerate(programs):
+            features = passing(one)
             if {f for f in wanted if f.startswith("passing")} <= features:
                 members[index], found[index] = member(index, one, settings), features
         if not members:
@@ -107,24 +107,24 @@ def _small_tree(order: Order, number: int, wanted: frozenset[str], config: Build
                 features = found[seen.number] | judgement_features(seen, members[seen.number])
                 if seen.check.outcome == "agree" and wanted <= features:
                     good[seen.number] = True
-                    shown[trees[seen.number]] = frozenset(features)
+                    shown[programs[seen.number]] = frozenset(features)
         return good
 
     one = produce.c_program(order.seed, number, parents_of(order))
     if not shows([one])[0]:
         return NewCase(number, None)
-    small = shrink(one, shows, rounds=ROUNDS, over=partial(_after, deadline))
-    return NewCase(number, tree_case(small, config, Path()), shown[small])
+    small = produce.shrink_c(one, shows, rounds=ROUNDS, over=partial(_after, deadline))
+    return NewCase(number, c_case(small, config, Path()), shown[small])
 
 
-def tree_case(one: Tree, config: BuildConfig, path: Path) -> Case:
+def c_case(one: C, config: BuildConfig, path: Path) -> Case:
     """Return *one*, which agrees as *config* builds it, as a case of the corpus."""
     source = SourceText(
-        c=print_file([("", replace(one, mcpu="v1"))]),
+        c=print_file([("", replace(one, mcpu="v1"))]) if isinstance(one, Tree) else one.text,
         opts=(config.opt,),
         mcpus=(config.mcpu,),
         linkages=(config.linkage,),
-        tree=pack(one),
+        tree=pack(one) if isinstance(one, Tree) else "",
     )
     return Case(path=path, source=source, crosscheck="agree")
 
@@ -169,9 +169,11 @@ def shrink_finding(
     os.environ["CROSSCHECK_NO_CACHE"] = "1"
     settings = replace(settings, native_opts=start.native_opts)
     settings = replace(settings, budget=BUDGET)
-    smallest: dict[Tree, Finding] = {}
+    smallest: dict[C, Finding] = {}
     deadline = began + patience
     if start.outcome == "unknown":  # a limit of ours: there is nothing to be learnt
+        return Representative(start.bucket, start)
+    if start.tree is None:  # hand-written C, cut out and changed: `triage` cuts text
         return Representative(start.bucket, start)
     if start.outcome == "rejected":  # what explains it is compared with the native builds
         legs = ("interp", *(leg for leg in settings.legs if leg == "native"))
@@ -198,7 +200,7 @@ def shrink_finding(
                 small = finding(seen, settings, 0)
                 good[seen.number] = small.bucket == start.bucket
                 if good[seen.number]:
-                    smallest[seen.target.tree] = small
+                    smallest[seen.target.program] = small
         return good
 
     try:

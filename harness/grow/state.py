@@ -18,7 +18,7 @@ from typing import Any
 from harness.grow.batch import BatchResult
 from harness.model import BuildConfig, HarnessError
 
-FORMAT = 3
+FORMAT = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS campaign (key TEXT PRIMARY KEY, value NOT NULL);
 CREATE TABLE IF NOT EXISTS batch (

@@ -33,9 +33,11 @@ from harness.model import (
 )
 from harness.pipeline import Built, Check, Linux, Plan, Settings
 from harness.source import driver, tree
+from harness.source.excerpt import Excerpt
 from harness.source.layout import Layout, layout
 from harness.source.printing import Printer, print_file
-from harness.source.signature import Scalar
+from harness.source.produce import C
+from harness.source.signature import Scalar, Signature
 from harness.source.tree import Function, Tree, closure
 from harness.source.tree_signature import signature
 from harness.toolchain import ToolError
@@ -47,7 +49,7 @@ PATIENCE = 10.0, 0.5  # seconds a compiler may take, and more for each program
 class Target:
     """A function under test: it has a driver."""
 
-    tree: Tree  # its root is the function
+    program: C  # whose function under test it is
     place: Layout
     vectors: Sequence[Vector]
 
@@ -62,10 +64,10 @@ class Member:
     """One C program of a batch."""
 
     number: int
-    tree: Tree
+    program: C
     text: str  # C, without what all programs share
-    targets: tuple[Target, ...]  # the first is the tree's own root
-    nodes: frozenset[str]  # names of the kinds of nodes in *tree*
+    targets: tuple[Target, ...]  # the first is the program's own
+    nodes: frozenset[str] = frozenset()  # names of the kinds of nodes in a tree
 
 
 def name_of(number: int) -> str:
@@ -73,13 +75,13 @@ def name_of(number: int) -> str:
     return f"p{number}_"
 
 
-def inner(one: Tree, known: Collection[tuple[Function, ...]]) -> list[Tree]:
+def inner(one: C, known: Collection[tuple[Function, ...]]) -> list[Tree]:
     """Return the functions below the root of *one* that may be under test, too, as trees.
 
     They take stack arguments, and a driver of their own changes nothing for the root: a static
     function is compiled for its callers. What is *known* has been checked as it is.
     """
-    if one.linkages != ("hidden",):
+    if isinstance(one, Excerpt) or one.linkages != ("hidden",):
         return []
     return [
         replace(one, functions=one.functions[: at + 1])
@@ -89,18 +91,33 @@ def inner(one: Tree, known: Collection[tuple[Function, ...]]) -> list[Tree]:
     ]
 
 
-def member(number: int, one: Tree, settings: Settings, inner: Sequence[Tree] = ()) -> Member:
+def member(number: int, one: C, settings: Settings, inner: Sequence[Tree] = ()) -> Member:
     """Return the C program *one*, and *inner* parts of it, with drivers and input vectors."""
     prefix = name_of(number)
+    if isinstance(one, Excerpt):
+        target = _target(number, one, one.signature(prefix), settings)
+        return Member(number, one, one.prefixed(prefix), (target,))
     targets = []
     for each in (one, *inner):
-        place = layout(signature(each, prefix))
-        if isinstance(place, Layout):
-            targets.append(Target(each, place, pipeline.vectors_of(place, settings)))
-        elif each is one:
-            raise HarnessError(f"program {number} has no driver: {place.why}")
+        try:
+            targets.append(_target(number, each, signature(each, prefix), settings))
+        except HarnessError:
+            if each is one:
+                raise
     text = Printer(prefix).tree(one)
     return Member(number, one, text, tuple(targets), shown_by.node_names(one))
+
+
+def _target(number: int, one: C, tested: Signature, settings: Settings) -> Target:
+    place = layout(tested)
+    if not isinstance(place, Layout):
+        raise HarnessError(f"program {number} has no driver: {place.why}")
+    return Target(one, place, pipeline.vectors_of(place, settings))
+
+
+def passing(one: C) -> set[str]:
+    """Return how *one* passes its arguments, as far as that is known: by its tree."""
+    return shown_by.passing(one) if isinstance(one, Tree) else set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +228,7 @@ class Judgement:
     image: Image | None = None
     member: Member | None = None  # what was compiled with it
     natives: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
+    causes: Sequence[str] | None = None  # as ``causes`` found them, where it was asked
 
 
 def judge(
@@ -232,7 +250,11 @@ def judge(
         if program is None:
             why = "the object lacks its driver"
             lacking = Check("grow.c", one.function, unit.config, "compile_error", detail=why)
-            yield Judgement(number, one, failed.get(one.function, lacking))
+            check = failed.get(one.function, lacking)
+            if isinstance(one.program, Excerpt) and one.function in natives.whys:
+                # a mutant that no compiler takes is none
+                check = replace(check, outcome="unknown", detail=natives.whys[one.function])
+            yield Judgement(number, one, check)
             continue
         try:
             seen = pipeline.judge_function(
@@ -249,9 +271,28 @@ def judge(
         if why and check.outcome == "agree":
             check = replace(check, outcome="unknown", detail=why)
         native = unit.built.planned.natives.get(one.function, {})
-        yield Judgement(
+        judged = Judgement(
             number, one, check, program, seen.verification, seen.image, members[number], native
         )
+        if isinstance(one.program, Excerpt) and check.outcome == "rejected":
+            judged = _excused(judged, unit.built.planned, settings)
+        yield judged
+
+
+def _excused(seen: Judgement, planned: Plan, settings: Settings) -> Judgement:
+    """Return *seen*, a refusal, as unknown where nothing explains it and the C is undefined."""
+    named = causes(seen, settings)
+    seen = replace(seen, causes=named)
+    if named:
+        return seen
+    place = seen.target.place
+    numbers = range(len(seen.target.vectors))
+    undefined, why = pipeline.undefined_vectors(planned, place, settings, numbers)
+    if undefined:
+        why = f"undefined behaviour in the source: {next(iter(undefined.values()))}"
+    if not why:
+        return seen
+    return replace(seen, check=replace(seen.check, outcome="unknown", detail=why), causes=())
 
 
 def causes(seen: Judgement, settings: Settings) -> list[str]:
@@ -296,19 +337,22 @@ def judgement_features(seen: Judgement, one: Member) -> set[str]:
         found |= shown_by.verifier_features(seen.verification)
     prefix = name_of(seen.number)
     config = seen.check.config
-    if seen.target is not one.targets[0]:
+    if seen.target is not one.targets[0] or not isinstance(one.program, Tree):
         return found
-    return found | shown_by.clang_features(one.tree, one.nodes, seen.program, config, prefix)
+    return found | shown_by.clang_features(one.program, one.nodes, seen.program, config, prefix)
 
 
 def finding(seen: Judgement, settings: Settings, seed: int) -> Finding:
     """Return what did not agree as a finding that stands alone."""
-    check, one, number = seen.check, seen.target, seen.number
+    check, one, number = seen.check, seen.target.program, seen.number
     assert check.config is not None
     compiler = settings.compiler(check.config.compiler)
+    named = check.function
+    if isinstance(one, Excerpt):  # it has its file for itself
+        named = named.removeprefix(name_of(number))
     return Finding(
-        c=print_file([(name_of(number), one.tree)]),
-        function=check.function,
+        c=one.text if isinstance(one, Excerpt) else print_file([(name_of(number), one)]),
+        function=named,
         config=check.config,
         outcome=check.outcome,
         command=compiler.command,
@@ -322,6 +366,6 @@ def finding(seen: Judgement, settings: Settings, seed: int) -> Finding:
         where=check.where,
         divergences=check.divergences[:3],
         source=f"program {number} of seed {seed}",
-        tree=tree.to_json(one.tree),
-        bucket=bucket(check, causes(seen, settings)),
+        tree=tree.to_json(one) if isinstance(one, Tree) else None,
+        bucket=bucket(check, causes(seen, settings) if seen.causes is None else seen.causes),
     )

@@ -21,7 +21,7 @@ from harness import cli, corpus, findings, grow
 from harness.corpus import Known
 from harness.grow import campaign as engine
 from harness.grow import refusals, shrinking, units
-from harness.grow.batch import BatchResult, Order, Seen, batch_trees, faulty
+from harness.grow.batch import BatchResult, Order, Seen, batch_c, faulty
 from harness.grow.buckets import bucket
 from harness.grow.campaign import affordable
 from harness.grow.packing import pack, tree_of, unpack
@@ -140,13 +140,14 @@ def test_a_finding_holds_all_it_takes_and_one_bucket_holds_its_like(
 ):
     config = BuildConfig(compiler.name, "2", "v3", "hidden")
     settings = Settings((), (compiler,), vectors=8)
-    one = units.member(0, generate(4, 0), settings)
-    seen = units.Judgement(0, one.targets[0], divergence(one.tree, config))
+    program = generate(4, 0)
+    one = units.member(0, program, settings)
+    seen = units.Judgement(0, one.targets[0], divergence(program, config))
     found = units.finding(seen, settings, 4)
     path = findings.write(found, tmp_path / "x.json")
     again = findings.read(path)
     assert again == found
-    assert tree.from_json(again.tree) == one.tree
+    assert tree.from_json(again.tree) == program
     assert again.bucket.startswith("diverge: interp-native")
     assert "32-bit registers" in again.bucket
 
@@ -414,5 +415,5 @@ def test_a_fault_of_ours_loses_a_batch_and_a_full_disk_ends_the_campaign(compile
 
 def test_batches_follow_from_their_number(compiler: Compiler):
     order = Order(3, 2, 4, Settings((), (compiler,)))
-    assert [n for n, _ in batch_trees(order)] == [6, 7]
-    assert batch_trees(order) == batch_trees(order)
+    assert [n for n, _ in batch_c(order)] == [6, 7]
+    assert batch_c(order) == batch_c(order)

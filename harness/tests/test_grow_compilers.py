@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.grow import units
-from harness.grow.batch import Order, batch_trees, check_batch
+from harness.grow.batch import Order, batch_c, check_batch
 from harness.model import BuildConfig
 from harness.pipeline import Settings
 from harness.toolchain import Compiler
@@ -55,7 +55,7 @@ def test_a_compiler_that_breaks_loses_one_program(
     broken = planted(tmp_path, compiler, script)
     settings = Settings((), (broken,), vectors=4, legs=("interp", "jit"))
     order = Order(1, 4, 4, settings)
-    members = {n: units.member(n, one, settings) for n, one in batch_trees(order)}
+    members = {n: units.member(n, one, settings) for n, one in batch_c(order)}
     config = BuildConfig("planted", "1", "v4", "hidden")
     none = units.Natives()
     outcomes: Counter[str] = Counter()
@@ -71,7 +71,7 @@ def test_a_compiler_that_breaks_loses_one_program(
 
 def test_the_program_that_a_compiler_names_is_alone_at_once(compiler: Compiler):
     settings = Settings((), (compiler,), vectors=4)
-    members = [units.member(n, one, settings) for n, one in batch_trees(Order(0, 4, 4, settings))]
+    members = [units.member(n, one, settings) for n, one in batch_c(Order(0, 4, 4, settings))]
     parts = units.split(members, "p2_:7:1: error: planted")
     assert [[m.number for m in part] for part in parts] == [[0, 1, 3], [2]]
     parts = units.split(members, "no word of it")

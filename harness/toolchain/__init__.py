@@ -3,7 +3,14 @@
 from harness.toolchain.clang import find_compilers
 from harness.toolchain.compiler import Compiler
 from harness.toolchain.progress import Display, Progress, silent
-from harness.toolchain.run import TIMEOUT, CompileResult, ToolError, remembering, run_compiler
+from harness.toolchain.run import (
+    TIMEOUT,
+    CompileResult,
+    ToolError,
+    remembering,
+    run_compiler,
+    syntax_tree,
+)
 from harness.toolchain.tools import Tool, find_tool, tools_report
 
 __all__ = [
@@ -19,5 +26,6 @@ __all__ = [
     "remembering",
     "run_compiler",
     "silent",
+    "syntax_tree",
     "tools_report",
 ]

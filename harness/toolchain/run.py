@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.model import HarnessError
 from harness.toolchain import builds
@@ -28,6 +30,7 @@ TIMEOUT = 120.0  # seconds for one compiler call
 MEMORY = 4 << 30  # bytes of address space
 OUTPUT = 256 << 20  # bytes of any file it writes
 DIAGNOSTICS = 1 << 20  # bytes of diagnostics that are kept
+TREE = 1 << 26  # bytes of a syntax tree
 
 # What clang and LLVM say when they, not the source, are at fault.
 CRASH = re.compile(
@@ -202,6 +205,30 @@ def _made(
         )
 
 
+def syntax_tree(
+    compiler: Compiler, args: Sequence[str], source: str, *, timeout: float = TIMEOUT
+) -> Any:
+    """Return clang's syntax tree of the C text *source*, as JSON; None where it has none.
+
+    *args* say how to compile it, and neither input nor output.
+    """
+    argv = [*compiler.command, *args, "-fsyntax-only", "-Xclang", "-ast-dump=json", "-x", "c", "-"]
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as scratch:
+        memory = MEMORY if compiler.limited else None
+        done = run(
+            argv,
+            source.encode(errors="surrogateescape"),
+            timeout=timeout,
+            memory=memory,
+            scratch=Path(scratch),
+            most=TREE,
+        )
+    try:
+        return json.loads(done.stdout) if done.code == 0 else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def _room(scratch: Path) -> None:
     """Raise ToolError where the disk is full: a compiler that fails there says nothing of it.
 
@@ -225,11 +252,12 @@ def run(
     memory: int | None = MEMORY,
     cwd: Path | None = None,
     scratch: Path,
+    most: int = DIAGNOSTICS,
 ) -> Finished:
     """Run *argv* with *text* as standard input, in a process group that ends with it.
 
-    *scratch* is a folder for its temporary files. Raises HarnessError where it cannot
-    be started.
+    *scratch* is a folder for its temporary files; of standard output the first *most* bytes
+    are kept. Raises HarnessError where it cannot be started.
     """
     environment = {
         **os.environ,
@@ -273,7 +301,7 @@ def run(
         stdout.seek(0)
         stderr.seek(0)
         said = stderr.read(DIAGNOSTICS).decode(errors="replace")
-        return Finished(code, stdout.read(DIAGNOSTICS), said, seconds)
+        return Finished(code, stdout.read(most), said, seconds)
 
 
 def limit(pid: int, memory: int | None) -> None:

@@ -1,0 +1,96 @@
+"""What mutation starts from: trees and BPF text of cases, and C that somebody wrote."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness import corpus, pipeline
+from harness.corpus import Case
+from harness.grow.batch import pack_parents
+from harness.grow.packing import stream_of, tree_of
+from harness.model import MCPUS, BuildConfig
+from harness.pipeline import Settings
+from harness.source import driver, sheet_reading
+from harness.source.produce import Parents
+from harness.source.sheet import Sheet
+from harness.toolchain import Compiler, run_compiler, syntax_tree
+
+
+def packed_parents(paths: Sequence[Path], settings: Settings) -> bytes:
+    """Return what mutation can start from in *paths*, cases and C files and folders of them."""
+    trees, streams, sheets = [], [], []
+    there = [path for path in paths if path.exists()]
+    for path in corpus.find(there):
+        case = corpus.read(path)
+        one, stream = tree_of(case), stream_of(case)
+        if one is not None:
+            trees.append(one)
+        elif stream is not None:
+            streams.append(stream)
+        elif (sheet := sheet_of(case, settings)) is not None:
+            sheets.append(sheet)
+    for path in sorted({c for p in there for c in (p.rglob("*.c") if p.is_dir() else [p])}):
+        if path.suffix == ".c" and (sheet := read_sheet(path, settings)) is not None:
+            sheets.append(sheet)
+    found = Parents(tuple(trees), tuple(streams), tuple(sheets))
+    return pack_parents(found) if found != Parents() else b""
+
+
+def sheet_of(case: Case, settings: Settings) -> Sheet | None:
+    """Return the C of *case*, on builds like those that it names."""
+    assert case.source is not None
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
+        path = Path(folder, "case.c")
+        path.write_text(case.source.c, encoding="utf-8")
+        found = read_sheet(path, settings)
+    if found is None:
+        return None
+    source = case.source
+    mcpu = max(min(source.mcpus), found.mcpu)
+    agrees = case.crosscheck in (None, "agree")
+    found = replace(found, mcpu=mcpu, opts=source.opts, linkages=source.linkages)
+    return replace(found, agrees=agrees)
+
+
+def read_sheet(path: Path, settings: Settings) -> Sheet | None:
+    """Return the C file *path*; None where it is nothing to mutate, or clang does not take it.
+
+    That is the case of programs that have sections or kernel functions of their own, and of C
+    that depends on conditions or other files.
+    """
+    compiler = settings.compilers[0]
+    try:
+        whole = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    parts = sheet_reading.split(whole)
+    if parts is None:
+        return None
+    newest = BuildConfig(compiler.name, "2", MCPUS[-1], "hidden")
+    settings = replace(settings, configs=(newest,), legs=(), vectors=1)
+    planned = pipeline.plan(path, str(path), settings)
+    if planned.failure or planned.programs or planned.externs or not planned.layouts:
+        return None
+    mcpu = min(planned.mcpus, default="v1")
+    text = _expanded(parts[0], parts[1], compiler)
+    if text is None:
+        return None
+    tree = syntax_tree(compiler, driver.discovery_args(max(mcpu, "v4")), text)
+    found = sheet_reading.read(text, parts[0], tree) if tree is not None else None
+    if found is None:
+        return None
+    tests = {p.signature.name: p.signature for p in planned.layouts}
+    tests = {name: one for name, one in tests.items() if name in found.functions}
+    return replace(found, tests=tests, mcpu=mcpu) if tests else None
+
+
+def _expanded(includes: tuple[str, ...], rest: str, compiler: Compiler) -> str | None:
+    """Return the text with its own macros expanded, and without comments."""
+    arguments = [arg for arg in driver.discovery_args(MCPUS[-1]) if arg != "-c"]
+    made = run_compiler(compiler, [*arguments, "-E", "-P"], source=rest)
+    if made.output is None:
+        return None
+    return sheet_reading.joined(includes, made.output.decode(errors="replace"))
