@@ -248,14 +248,17 @@ def check_build(planned: Plan, config: BuildConfig, settings: Settings) -> list[
     return check_built(compile_build(planned, config, settings), settings)
 
 
-def compile_build(planned: Plan, config: BuildConfig, settings: Settings) -> Built:
-    """Compile *planned* as *config* says."""
+def compile_build(
+    planned: Plan, config: BuildConfig, settings: Settings, more: Sequence[str] = ()
+) -> Built:
+    """Compile *planned* as *config* and *more* arguments of the compiler say."""
     if planned.failure:
         check = Check(planned.source, "*", config, "compile_error", detail=planned.failure)
         return Built(planned, config, (check,))
     if planned.programs:
         compiler = settings.compiler(config.compiler)
-        result = run_compiler(compiler, driver.program_args(config), source=planned.path)
+        args = [*driver.program_args(config), *more]
+        result = run_compiler(compiler, args, source=planned.path)
         if result.output is None:
             check = Check(planned.source, "*", config, "compile_error", detail=result.why)
             return Built(planned, config, (check,))
@@ -277,7 +280,7 @@ def compile_build(planned: Plan, config: BuildConfig, settings: Settings) -> Bui
     layouts = planned.layouts
     while layouts:
         text = driver.translation_unit(planned.c, layouts, config.linkage)
-        args = driver.bpf_args(config)
+        args = [*driver.bpf_args(config), *more]
         result = run_compiler(compiler, args, source=text, timeout=settings.patience)
         # a function that this build's preprocessor leaves out must not take the others with it
         blamed = driver.blame(result.diagnostics) if result.output is None else set()

@@ -13,7 +13,7 @@ from typing import Any
 from harness.btf import Btf, Int
 from harness.compare import agree
 from harness.grow.features import general
-from harness.grow.refusals import CONSTRUCTS, Functions, Runs, explain
+from harness.grow.refusals import CONSTRUCTS, Origin, Runs, explain
 from harness.interp import HELPERS, UNDEFINED, Interpreter
 from harness.isa.insn import Load
 from harness.isa.stack_args import REG_ARGS, incoming_slot
@@ -71,13 +71,13 @@ def _effect(first: Divergence) -> str:
 # --- constructs, confirmed ------------------------------------------------------------
 
 
-def refused_for(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> list[str]:
+def refused_for(program: Program, refusal: Rejected, origin: Origin, runs: Runs) -> list[str]:
     """Return the constructs that explain *refusal*, by experiment, as a bucket names them.
 
     All that had to be mended, each once; where another refusal is behind them that nothing
     explains, that one instead.
     """
-    found = explain(program, refusal, functions, runs)
+    found = explain(program, refusal, origin, runs)
     if found.left:
         return [f"and then: {general(found.left)}"] if found.constructs else []
     return list(dict.fromkeys(found.constructs))

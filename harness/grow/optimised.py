@@ -15,6 +15,7 @@ from harness.source import driver
 from harness.source.layout import Layout
 from harness.toolchain import Compiler, run_compiler
 
+PROMOTION = "argpromotion"  # the pass ArgumentPromotion, as -opt-disable calls it
 _DEFINE = re.compile(r"^define\b(.*?)@([\w.$]+)\(", re.MULTILINE)
 _CALL = re.compile(r"\bcall\b[^@\n]*?@([\w.$]+)\(")
 _NOTHING = re.compile(r"\b(poison|undef)$")
@@ -32,17 +33,27 @@ class Optimised:
 
 
 def functions(
-    c: str, layouts: Sequence[Layout], config: BuildConfig, compiler: Compiler, patience: float
+    c: str,
+    layouts: Sequence[Layout],
+    config: BuildConfig,
+    compiler: Compiler,
+    patience: float,
+    without: str = "",
 ) -> Mapping[str, Optimised]:
     """Return the functions of *c* with its drivers, by symbol, as *config* optimises them.
 
-    None where the compiler does not say.
+    *without* names a pass of LLVM that is left out. None where the compiler does not say.
     """
     text = driver.translation_unit(c, layouts, config.linkage)
     # debug information changes no code, and would be most of the text
-    args = [*driver.bpf_args(config), "-g0", "-S", "-emit-llvm"]
+    args = [*driver.bpf_args(config), "-g0", "-S", "-emit-llvm", *leave_out(without)]
     made = run_compiler(compiler, args, source=text, timeout=patience)
     return parsed((made.output or b"").decode(errors="replace"))
+
+
+def leave_out(llvm_pass: str) -> list[str]:
+    """Return clang's arguments for a build without *llvm_pass*; "": with all of them."""
+    return ["-mllvm", f"-opt-disable={llvm_pass}"] if llvm_pass else []
 
 
 def parsed(ir: str) -> Mapping[str, Optimised]:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness import verifier
 from harness.btf import Btf, DataSec, DeclTag, Func, FuncProto, Int, Param, SecInfo, Var, Void
 from harness.btf_check import validate
 from harness.compare import agree
+from harness.grow import half_slots, optimised
+from harness.grow.frames import LIMIT, callee_at, frames_too_large
 from harness.grow.optimised import Optimised
-from harness.interp import CONTEXT, FUNCTION, HELPERS, STACK, VALUE, Interpreter
+from harness.interp import CONTEXT, FUNCTION, HELPERS, MAX_FRAMES, STACK, VALUE, Interpreter
 from harness.isa.insn import (
     FP,
     PARAMS,
@@ -32,8 +35,7 @@ from harness.isa.insn import (
     Store,
     StoreImm,
 )
-from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, outgoing_slot
-from harness.isa.targets import function_target
+from harness.isa.stack_args import MAX_ARGS, MAX_SLOTS, REG_ARGS, SLOT_SIZE, outgoing_slot
 from harness.legs.kfunc_models import KFUNCS
 from harness.model import (
     Accepted,
@@ -44,11 +46,13 @@ from harness.model import (
     Rejected,
     Returned,
     Subprogram,
+    Trapped,
     Unknown,
     Vector,
     Verdict,
 )
 from harness.triage.rules import broken, operands, successors
+from harness.verifier import Options
 from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 
 # fmt: off
@@ -64,6 +68,7 @@ OR      = "|= in place of += on an address"
 BOOL    = "an index made of a bool"
 VOID    = "r0 of a function without a result"
 FRAMES  = "frames of more than 512 bytes"
+HALF    = "a value in a part of a stack slot"
 # fmt: on
 CONSTRUCTS = (
     WIDE,
@@ -78,16 +83,31 @@ CONSTRUCTS = (
     BOOL,
     VOID,
     FRAMES,
+    HALF,
 )  # fmt: skip
 
 MOST = 24  # mends of one program
 BUDGET = 100_000  # instructions that the verifier may look at, of a mended program
 ANYTHING = 0x5EED  # in a slot whose value must not matter
-LIMIT = 512  # bytes that the frames of a chain of calls may take
+ROOM = MAX_FRAMES * LIMIT  # bytes of stack that frames may take, where that is the mend
 FEW = 8  # vectors that a mended program is run on
+# of a bool that is neither 0 nor 1: what an index may go astray at first, and the largest
+NO_BOOLS = (2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 254, 255)
 
 Functions = Callable[[], Mapping[str, Optimised]]
 """The functions in the IR of a build, by symbol; costs a call of the compiler."""
+
+
+def _never(_llvm_pass: str) -> None:
+    """Build nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the compiler says of a program's build, and how it builds it without a pass of LLVM."""
+
+    functions: Functions
+    without: Callable[[str], tuple[Program, Functions] | None] = _never
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,43 +128,47 @@ class Explanation:
     left: str = ""  # what the program is refused for once they are mended, or does wrong
 
 
-def explain(program: Program, refusal: Rejected, functions: Functions, runs: Runs) -> Explanation:
+def explain(program: Program, refusal: Rejected, origin: Origin, runs: Runs) -> Explanation:
     """Return the constructs that *program* is refused for."""
     found: list[str] = []
-    now: Program = program
+    now = _Trial(program, origin)
     verdict: Verdict = refusal
     while isinstance(verdict, Rejected) and len(found) < MOST:
-        if frames_too_large(now, verdict.message):
-            return Explanation((*found, FRAMES))
-        if promoted_beyond(now, verdict, functions):
-            return Explanation((*found, BEYOND))
-        mended = _mended(now, verdict, functions, runs)
+        mended = _mended(now, verdict, runs)
         if mended is None:
             break
         construct, now, verdict = mended
         found.append(construct)
     match verdict:
         case Accepted():
-            return Explanation(tuple(found), _difference(now, runs))
+            return Explanation(tuple(found), _difference(now.program, runs))
         case Rejected(message=message):
             return Explanation(tuple(found), message)
         case Unknown(why=why):
             return Explanation(tuple(found), f"unknown: {why}")
 
 
-def _mended(
-    program: Program, refusal: Rejected, functions: Functions, runs: Runs
-) -> tuple[str, Program, Verdict] | None:
-    """Return the first construct whose mending gets *program* past *refusal*."""
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A program as it was built or mended, and how it is to be verified."""
+
+    program: Program
+    origin: Origin
+    options: Options = field(default_factory=partial(Options, budget=BUDGET))
+
+
+def _mended(now: _Trial, refusal: Rejected, runs: Runs) -> tuple[str, _Trial, Verdict] | None:
+    """Return the first construct whose mending gets the program past *refusal*."""
     for words, mend in MENDS:
         if not re.search(words, refusal.message):
             continue
-        mended = mend(_Refused(program, refusal.insn or 0, refusal.message, functions, runs))
+        mended = mend(_Refused(now, refusal.insn or 0, refusal.message, runs))
         if mended is None:
             continue
         construct, changed = mended
-        options = verifier.Options(budget=BUDGET)
-        verdict = verifier.verify(changed, log_level=0, options=options).verdict
+        if isinstance(changed, Program):
+            changed = replace(now, program=changed)
+        verdict = verifier.verify(changed.program, log_level=0, options=changed.options).verdict
         if verdict != refusal:
             return construct, changed, verdict
     return None
@@ -172,11 +196,18 @@ def _difference(program: Program, runs: Runs) -> str:
 class _Refused:
     """A program, and what it is refused for."""
 
-    program: Program
+    trial: _Trial
     insn: int  # slot
     message: str
-    functions: Functions
     runs: Runs
+
+    @property
+    def program(self) -> Program:
+        return self.trial.program
+
+    @property
+    def functions(self) -> Functions:
+        return self.trial.origin.functions
 
     @property
     def at(self) -> Insn:
@@ -197,7 +228,7 @@ class _Refused:
         return seen is not None and REG_ARGS + slot in seen.nothing.get(callee.name, ())
 
 
-_Mend = Callable[[_Refused], tuple[str, Program] | None]
+_Mend = Callable[[_Refused], tuple[str, Program | _Trial] | None]
 
 
 def _shrunk(it: _Refused) -> tuple[str, Program] | None:
@@ -233,7 +264,7 @@ def shrunk(btf: Btf | None) -> list[tuple[str, SecInfo]]:
 def _signature(it: _Refused) -> tuple[str, Program] | None:
     """Give the functions as many parameters in BTF as they have in the IR, if for one reason."""
     btf = it.program.btf
-    guilty = _callee(it.program, it.insn) or it.sub
+    guilty = callee_at(it.program, it.insn) or it.sub
     if btf is None or not guilty.type_id:
         return None
     seen = it.functions()
@@ -278,6 +309,47 @@ def _with_parameters(btf: Btf, counts: Mapping[int, int]) -> Btf:
     return Btf(tuple(types))
 
 
+def _beyond(it: _Refused) -> tuple[str, _Trial] | None:
+    """Build without argument promotion where that gave a call more arguments than there may be.
+
+    By the types of its parameters the function has no more; by the IR it has, and by that of
+    the other build it has not.
+    """
+    slot, btf = outgoing_slot(it.at), it.program.btf
+    if slot is None or slot <= MAX_SLOTS or btf is None or not it.broken("form"):
+        return None
+    callees = _callees_behind(it.program, it.insn, slot)
+    now = it.functions()
+    for sub in callees:
+        seen = now.get(sub.name)
+        if seen is None or seen.words < REG_ARGS + slot or not btf.prototype(sub.type_id):
+            return None
+        if _words(btf, sub) > MAX_ARGS:
+            return None
+    again = it.trial.origin.without(optimised.PROMOTION) if callees else None
+    if again is None:
+        return None
+    program, functions = again
+    then = functions()
+    if any(then[sub.name].words > MAX_ARGS for sub in callees if sub.name in then):
+        return None
+    return BEYOND, replace(it.trial, program=program, origin=Origin(functions))
+
+
+def _frames(it: _Refused) -> tuple[str, _Trial] | None:
+    """Let frames take more than they may, where they do by what the instructions show."""
+    if not frames_too_large(it.program, it.message):
+        return None
+    options = replace(it.trial.options, max_stack=ROOM)
+    return FRAMES, replace(it.trial, options=options)
+
+
+def _half(it: _Refused) -> tuple[str, Program] | None:
+    """Give what is kept in a part of a stack slot, and is forgotten there, a slot of its own."""
+    moved = half_slots.moved(it.program, it.insn, it.runs.vectors)
+    return None if moved is None else (HALF, moved)
+
+
 def _unread(it: _Refused) -> tuple[str, Program] | None:
     """Store something in a slot that gets an undefined register: the call passes no value."""
     insn, slot = it.at, outgoing_slot(it.at)
@@ -295,7 +367,7 @@ def _unread(it: _Refused) -> tuple[str, Program] | None:
 
 def _bare(it: _Refused) -> tuple[str, Program] | None:
     """Store something in a slot that is not written, because the call passes no value."""
-    callee = _callee(it.program, it.insn)
+    callee = callee_at(it.program, it.insn)
     named = re.search(r"stack arg(\d+) is not initialized", it.message)
     if callee is None or named is None or not it.broken("unwritten"):
         return None
@@ -389,7 +461,30 @@ def _bool(it: _Refused) -> tuple[str, Program] | None:
         for slot, seen in met.items()
         if seen == {True}
     }
-    return _put(it, BOOL, after, behind=True) if after else None
+    return _put(it, BOOL, after, behind=True) if after and _strays(it) else None
+
+
+def _strays(it: _Refused) -> bool:
+    """Return whether a bool that is neither 0 nor 1 makes the access in question go astray.
+
+    That is what the verifier has to fear, which does not know what a bool is.
+    """
+    interpreter = Interpreter(it.program, HELPERS, KFUNCS)
+    reached = False
+
+    def look(slot: int, _held: _Registers) -> None:
+        nonlocal reached
+        reached |= slot == it.insn
+
+    for vector in it.runs.vectors:
+        for offset in it.runs.bools:
+            for value in NO_BOOLS:
+                other = vector[:offset] + bytes([value]) + vector[offset + 1 :]
+                reached = False
+                seen = interpreter.run(other, trace=look)
+                if reached and isinstance(seen, Trapped) and seen.kind == "access":
+                    return True
+    return False
 
 
 def _void(it: _Refused) -> tuple[str, Program] | None:
@@ -446,6 +541,9 @@ MENDS: tuple[tuple[str, _Mend], ...] = (
     (r"bitwise operator \|= on pointer prohibited", _or),
     (r"cannot return stack pointer to the caller", _void),
     (r"variable-offset|map value|unbounded|outside of the allowed", _bool),
+    (r"infinite loop|jumps is too complex|program is too large|unbounded min value", _half),
+    (r"stack arg write offset", _beyond),
+    (r"combined stack size", _frames),
 )
 
 
@@ -469,14 +567,6 @@ def _put(
 # --- code ---------------------------------------------------------------------------------
 
 
-def _callee(program: Program, slot: int) -> Subprogram | None:
-    insn = program.insns[slot]
-    if not isinstance(insn, Call):
-        return None
-    target = function_target(insn, slot)
-    return next((sub for sub in program.subprograms if sub.start == target), None)
-
-
 def _callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]:
     """Return the functions that the store to outgoing *slot* at *start* is for."""
     found: list[Subprogram] = []
@@ -487,84 +577,9 @@ def _callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]
             continue
         seen.add(at)
         insn = program.insns[at]
-        callee = _callee(program, at)
+        callee = callee_at(program, at)
         if callee is not None:
             found.append(callee)
         elif not isinstance(insn, Call) and outgoing_slot(insn) != slot:
             work += successors(insn, at)
     return found
-
-
-# --- frames -------------------------------------------------------------------------------
-
-
-def promoted_beyond(program: Program, refusal: Rejected, functions: Functions) -> bool:
-    """Return whether *refusal* is about a slot that only the IR has an argument for.
-
-    The source has none, and nothing can be mended: BPF functions take no more than that.
-    """
-    words = r"stack arg write offset -(\d+) exceeds max (\d+) stack args"
-    named = re.fullmatch(words, refusal.message)
-    btf, at = program.btf, refusal.insn or 0
-    if named is None or btf is None or int(named[1]) <= SLOT_SIZE * int(named[2]):
-        return False
-    slot = int(named[1]) // SLOT_SIZE
-    if outgoing_slot(program.insns[at]) != slot:
-        return False
-    seen = functions()
-    return any(
-        btf.prototype(callee.type_id) is not None
-        and callee.name in seen
-        and _words(btf, callee) < REG_ARGS + slot <= seen[callee.name].words
-        for callee in _callees_behind(program, at, slot)
-    )
-
-
-def frames_too_large(program: Program, message: str) -> bool:
-    """Return whether *message* is about frames that are too large, and they are.
-
-    What the instructions show of each is added up along every chain of calls; an address that
-    is made, and never used below what others are, may make it more than the verifier says.
-    """
-    named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
-    if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
-        return False
-    sizes = {sub.start: -(-depth(program, sub) // 16) * 16 for sub in program.subprograms}
-    calls = {
-        sub.start: {
-            callee.start
-            for slot in range(sub.start, sub.end)
-            if (callee := _callee(program, slot)) is not None
-        }
-        for sub in program.subprograms
-    }
-    wanted = int(named[1]), int(named[2])
-    work = [(0, 1, sizes[0])]
-    while work:
-        at, count, size = work.pop()
-        if count == wanted[0] and size >= wanted[1]:  # and so beyond the limit
-            return True
-        if count < wanted[0]:
-            work += [(callee, count + 1, size + sizes[callee]) for callee in calls[at]]
-    return False
-
-
-def depth(program: Program, sub: Subprogram) -> int:
-    """Return how far below r10 *sub* reaches, as its instructions show one after the other."""
-    lowest = 0
-    known: dict[int, int] = {FP: 0}  # register: distance from r10
-    for insn in program.insns[sub.start : sub.end]:
-        base = insn.src if isinstance(insn, Load) else getattr(insn, "dst", -1)
-        if isinstance(insn, Load | Store | StoreImm) and base in known:
-            lowest = min(lowest, known[base] + insn.off)
-        match insn:
-            case Alu(op="mov", bits=64, dst=dst, src=src) if src is not None:
-                known.pop(dst, None)
-                if src in known:
-                    known[dst] = known[src]
-            case Alu(op="add", bits=64, dst=dst, src=None, imm=imm) if dst in known:
-                known[dst] += imm
-            case Alu(dst=dst) | Load(dst=dst):
-                known.pop(dst, None)
-        lowest = min([lowest, *known.values()])
-    return -lowest

@@ -18,8 +18,8 @@ from harness.findings import Finding
 from harness.grow import features as shown_by
 from harness.grow.buckets import bucket, constructs, refused_for
 from harness.grow.features import general
-from harness.grow.optimised import Optimised, functions
-from harness.grow.refusals import FEW, Runs, shrunk
+from harness.grow.optimised import Optimised, functions, leave_out
+from harness.grow.refusals import FEW, Functions, Origin, Runs, shrunk
 from harness.isa.stack_args import REG_ARGS
 from harness.model import (
     BuildConfig,
@@ -310,22 +310,41 @@ def causes(seen: Judgement, settings: Settings) -> list[str]:
         at.offset for at in place.arguments if at and isinstance(at.type, Scalar) and at.type.bool
     }
     runs = Runs(seen.target.vectors[:FEW], native[:FEW], place.mask, frozenset(bools))
-    return refused_for(program, verdict, partial(_optimised, one, check.config, settings), runs)
+    origin = Origin(
+        partial(_optimised, one, check.config, settings),
+        partial(_without, one, check.config, settings, program.name),
+    )
+    return refused_for(program, verdict, origin, runs)
 
 
-_last: tuple[tuple[str, BuildConfig], Mapping[str, Optimised]] | None = None
+_last: tuple[tuple[str, BuildConfig, str], Mapping[str, Optimised]] | None = None
 
 
-def _optimised(one: Member, config: BuildConfig, settings: Settings) -> Mapping[str, Optimised]:
+def _optimised(
+    one: Member, config: BuildConfig, settings: Settings, without: str = ""
+) -> Mapping[str, Optimised]:
     """Return the functions in the IR of *one*, whose functions come one after the other."""
     global _last
     last = _last
-    if last is None or last[0] != (one.text, config):
+    asked = one.text, config, without
+    if last is None or last[0] != asked:
         planned, compiler = plan([one]), settings.compiler(config.compiler)
         patience = patient(settings, [one]).patience
-        seen = functions(planned.text, planned.layouts, config, compiler, patience)
-        last = _last = (one.text, config), seen
+        seen = functions(planned.text, planned.layouts, config, compiler, patience, without)
+        last = _last = asked, seen
     return last[1]
+
+
+def _without(
+    one: Member, config: BuildConfig, settings: Settings, name: str, llvm_pass: str
+) -> tuple[Program, Functions] | None:
+    """Return program *name* of *one* as it is built without a pass of LLVM, if it is."""
+    planned, more = plan([one]), tuple(leave_out(llvm_pass))
+    built = pipeline.compile_build(planned, config, patient(settings, [one]), more)
+    for program, _ in pipeline.built_programs(built, settings):
+        if program.name == name:
+            return program, partial(_optimised, one, config, settings, llvm_pass)
+    return None
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ import pytest
 import harness
 from harness import corpus, pipeline, verifier
 from harness.findings import Finding
-from harness.grow import refusals, units
+from harness.grow import frames, refusals, units
 from harness.grow.batch import Order, batch_c
 from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
-from harness.grow.optimised import functions, parsed
-from harness.grow.refusals import Runs, depth, explain, frames_too_large, shrunk
+from harness.grow.frames import depth, frames_too_large
+from harness.grow.optimised import Optimised, functions, leave_out, parsed
+from harness.grow.refusals import Origin, Runs, explain, shrunk
 from harness.interp import Interpreter
 from harness.isa.asm import assemble
 from harness.isa.insn import Call, Goto, Store
@@ -70,7 +71,7 @@ static __attribute__((noinline)) long in(long a, long b, long c, long d, long e,
 	volatile char v[320];
 
 	v[a & 63] = b;
-	return v[c & 63] + f;
+	return v[a & 63] + f;
 }
 
 long f(long a, long b, long c, long d, long e, long f)
@@ -78,7 +79,7 @@ long f(long a, long b, long c, long d, long e, long f)
 	volatile char v[320];
 
 	v[a & 63] = b;
-	return in(a, b, c, d, e, f) + v[c & 63];
+	return in(a, b, c, d, e, f) + v[a & 63];
 }
 """
 
@@ -106,23 +107,39 @@ CONFIRMED = {
     refusals.BOOL:    (BOOL, "2", "v3", "hidden"),
     refusals.VOID:    (read("void_function.c"), "2", "v3", "hidden"),
     refusals.FRAMES:  (FRAMES, "1", "v3", "hidden"),
+    refusals.HALF:    (read("half_slot.c"), "s", "v3", "hidden"),
 }
 # fmt: on
 
 
+def origin(planned: pipeline.Plan, config: BuildConfig, settings: Settings, name: str) -> Origin:
+    text = planned.text or planned.path.read_text()
+
+    def seen(llvm_pass: str = "") -> Mapping[str, Optimised]:
+        compiler = settings.compiler(config.compiler)
+        return functions(text, planned.layouts, config, compiler, 60.0, llvm_pass)
+
+    def without(llvm_pass: str) -> tuple[Program, refusals.Functions] | None:
+        built = pipeline.compile_build(planned, config, settings, leave_out(llvm_pass))
+        programs = {p.name: p for p, _ in pipeline.built_programs(built, settings)}
+        return programs[name], partial(seen, llvm_pass)
+
+    return Origin(seen, without)
+
+
 def refused(
     c: str, config: BuildConfig, compiler: Compiler, folder: Path
-) -> Iterator[tuple[Program, Rejected, refusals.Functions, Runs]]:
+) -> Iterator[tuple[Program, Rejected, Origin, Runs]]:
     path = folder / "x.c"
     path.write_text(c)
     settings = Settings((config,), (compiler,), vectors=8)
     planned = pipeline.plan(path, "x.c", settings)
     built = pipeline.compile_build(planned, config, settings)
     programs = {program.name: program for program, _ in pipeline.built_programs(built, settings)}
-    text = partial(functions, c, planned.layouts, config, compiler, 60.0)
     for place in planned.layouts:
         name = place.signature.name
         program = programs[driver.entry(name)]
+        text = origin(planned, config, settings, program.name)
         verdict = verifier.verify(program, log_level=0).verdict
         native = next(iter(planned.natives[name].values()))
         bools = [
@@ -149,13 +166,12 @@ def test_a_construct_is_confirmed_by_mending_it(construct: str, tmp_path: Path, 
         ]
         assert others
         wrong = replace(runs, outcomes=others, mask=None)
-        if construct not in (refusals.FRAMES, refusals.BEYOND):  # nothing to mend
-            (words,) = refused_for(program, verdict, text, wrong)
-            assert words == "and then: another result than natively"
-            for unknown in ((), [Unknown("no native build")] * len(runs.outcomes)):
-                nothing = replace(runs, outcomes=unknown)
-                (words,) = refused_for(program, verdict, text, nothing)
-                assert words == "and then: not run natively"
+        (words,) = refused_for(program, verdict, text, wrong)
+        assert words == "and then: another result than natively"
+        for unknown in ((), [Unknown("no native build")] * len(runs.outcomes)):
+            nothing = replace(runs, outcomes=unknown)
+            (words,) = refused_for(program, verdict, text, nothing)
+            assert words == "and then: not run natively"
 
 
 def test_an_address_in_r0_counts_where_a_function_returns_nothing(
@@ -169,10 +185,10 @@ def test_an_address_in_r0_counts_where_a_function_returns_nothing(
     built = pipeline.compile_build(planned, config, settings)
     (program,) = [p for p, _ in pipeline.built_programs(built, settings) if p.name[-2:] == "_f"]
     at = next(s for s in program.subprograms if s.name == "in")
-    text = partial(functions, VOID, planned.layouts, config, compiler, 60.0)
+    text = origin(planned, config, settings, program.name)
     runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
     refusal = Rejected(at.end - 1, "cannot return stack pointer to the caller")
-    it = refusals._Refused(program, at.end - 1, refusal.message, text, runs)
+    it = refusals._Refused(refusals._Trial(program, text), at.end - 1, refusal.message, runs)
     # r0 is no address here: the refusal would be a fault of the verifier
     assert refusals._void(it) is None
     assert named(program, refusal.message, text, runs, monkeypatch) == set()
@@ -192,7 +208,7 @@ def test_the_same_words_for_another_reason_stay_open(tmp_path: Path, compiler: C
     c = read("undefined_slot.c")
     ((program, _, text, runs),) = refused(c, config, compiler, tmp_path)
     good = refusals._unread(
-        refusals._Refused(program, _slot(program, 0), "R1 !read_ok", text, runs)
+        refusals._Refused(refusals._Trial(program, text), _slot(program, 0), "R1 !read_ok", runs)
     )
     assert good is None  # this store passes a value
     stores = [n for n, insn in enumerate(program.insns) if outgoing_slot(insn)]
@@ -243,9 +259,7 @@ def test_a_wrong_refusal_of_ours_is_no_known_construct(
     built = pipeline.compile_build(planned, config, settings)
     ((program, _),) = pipeline.built_programs(built, settings)
     assert verifier.verify(program, log_level=0).verdict == Accepted()
-    text = partial(
-        functions, planned.text or path.read_text(), planned.layouts, config, compiler, 60.0
-    )
+    text = origin(planned, config, settings, program.name)
     runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
     assert named(program, message, text, runs, monkeypatch) == set()
 
@@ -253,7 +267,7 @@ def test_a_wrong_refusal_of_ours_is_no_known_construct(
 def named(
     program: Program,
     message: str,
-    text: refusals.Functions,
+    text: Origin,
     runs: Runs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> set[str]:
@@ -355,7 +369,7 @@ def test_a_run_shows_what_is_an_address_and_what_a_bool(
     interpreter = Interpreter(program)
     runs = Runs(vectors, [interpreter.run(v) for v in vectors], None, frozenset({8}))
     assert all(isinstance(outcome, Returned) for outcome in runs.outcomes)
-    assert named(program, message, dict, runs, monkeypatch) == constructs
+    assert named(program, message, Origin(dict), runs, monkeypatch) == constructs
 
 
 IR = """
@@ -401,7 +415,7 @@ def test_frames_that_linux_allows_are_not_too_large(
     (program,) = [p for p, _ in pipeline.built_programs(built, settings) if p.name[-2:] == "_f"]
     message = "combined stack size of 3 calls is 128. Too large"
     assert not frames_too_large(program, message)  # a verifier whose limit slipped
-    monkeypatch.setattr(refusals, "LIMIT", 127)
+    monkeypatch.setattr(frames, "LIMIT", 127)
     assert frames_too_large(program, message)
 
 

@@ -133,7 +133,7 @@ def _enter(env: Env, index: int, depth: int, private: bool, caller: dict[int, in
         return depth
     depth += size
     env.max_stack_depth = max(env.max_stack_depth, depth)
-    if depth > MAX_STACK:
+    if depth > env.options.max_stack:
         calls, up = 0, index
         while up >= 0:
             calls += 1

@@ -16,7 +16,7 @@ from harness.isa.insn import Insn
 from harness.isa.stack_args import REG_ARGS
 from harness.model import MapDef, Program
 from harness.verifier.log import Log
-from harness.verifier.state import MAX_FRAMES, Frame, Reg, State, TypeRef
+from harness.verifier.state import MAX_FRAMES, MAX_STACK, Frame, Reg, State, TypeRef
 
 MAX_JUMP_SEQUENCE = 8192  # BPF_COMPLEXITY_LIMIT_JMP_SEQ
 
@@ -60,6 +60,7 @@ class Options:
     jit_stack_args: bool = True  # False: a JIT that does not know stack arguments
     privileged: bool = True
     infer_arguments: bool = False  # no BTF: a subprogram has the arguments it loads
+    max_stack: int = MAX_STACK  # bytes that a chain of calls may take
     budget: int = 0  # instructions to look at before it says Unknown; 0: as many as the kernel
     strict_alignment: bool = False  # BPF_F_STRICT_ALIGNMENT
     test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)

@@ -1,0 +1,70 @@
+"""The frames of a program's functions, as its instructions show them."""
+
+from __future__ import annotations
+
+import re
+
+from harness.isa.insn import FP, Alu, Call, Load, Store, StoreImm
+from harness.isa.targets import function_target
+from harness.model import Program, Subprogram
+
+LIMIT = 512  # bytes that the frames of a chain of calls may take
+
+
+def callee_at(program: Program, slot: int) -> Subprogram | None:
+    """Return the function that the instruction at *slot* calls, if any."""
+    insn = program.insns[slot]
+    if not isinstance(insn, Call):
+        return None
+    target = function_target(insn, slot)
+    return next((sub for sub in program.subprograms if sub.start == target), None)
+
+
+def frames_too_large(program: Program, message: str) -> bool:
+    """Return whether *message* is about frames that are too large, and they are.
+
+    What the instructions show of each is added up along every chain of calls; an address that
+    is made, and never used below what others are, may make it more than the verifier says.
+    """
+    named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
+    if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
+        return False
+    sizes = {sub.start: -(-depth(program, sub) // 16) * 16 for sub in program.subprograms}
+    calls = {
+        sub.start: {
+            callee.start
+            for slot in range(sub.start, sub.end)
+            if (callee := callee_at(program, slot)) is not None
+        }
+        for sub in program.subprograms
+    }
+    wanted = int(named[1]), int(named[2])
+    work = [(0, 1, sizes[0])]
+    while work:
+        at, count, size = work.pop()
+        if count == wanted[0] and size >= wanted[1]:  # and so beyond the limit
+            return True
+        if count < wanted[0]:
+            work += [(callee, count + 1, size + sizes[callee]) for callee in calls[at]]
+    return False
+
+
+def depth(program: Program, sub: Subprogram) -> int:
+    """Return how far below r10 *sub* reaches, as its instructions show one after the other."""
+    lowest = 0
+    known: dict[int, int] = {FP: 0}  # register: distance from r10
+    for insn in program.insns[sub.start : sub.end]:
+        base = insn.src if isinstance(insn, Load) else getattr(insn, "dst", -1)
+        if isinstance(insn, Load | Store | StoreImm) and base in known:
+            lowest = min(lowest, known[base] + insn.off)
+        match insn:
+            case Alu(op="mov", bits=64, dst=dst, src=src) if src is not None:
+                known.pop(dst, None)
+                if src in known:
+                    known[dst] = known[src]
+            case Alu(op="add", bits=64, dst=dst, src=None, imm=imm) if dst in known:
+                known[dst] += imm
+            case Alu(dst=dst) | Load(dst=dst):
+                known.pop(dst, None)
+        lowest = min([lowest, *known.values()])
+    return -lowest

@@ -1,0 +1,273 @@
+"""What code keeps in a part of a stack slot, and is forgotten there by a verifier.
+
+Linux 7.3.4 knows one register's value for each slot of eight bytes
+(``check_stack_write_fixed_off``). Of four bytes or fewer it knows it where they begin the slot,
+until another part of that slot is written; where they do not begin it, it knows nothing.
+Compilers lay out such a spill beside any other variable. What is loaded then has any value to
+Linux: a loop that it is to end has no end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.grow.frames import callee_at, depth
+from harness.interp import HELPERS, STACK, STACK_SIZE, Interpreter
+from harness.isa.insn import FP, Alu, Atomic, Call, Insn, Jump, Load, Store, StoreImm
+from harness.isa.stack_args import SLOT_SIZE
+from harness.legs.kfunc_models import KFUNCS
+from harness.model import Program, Subprogram, Vector
+from harness.triage.rules import operands, successors
+
+MAX_STACK = 512  # bytes that one function may use
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A few bytes of a function's stack that instructions name as they are."""
+
+    sub: int  # number of the function
+    offset: int  # from r10
+    size: int  # bytes
+    slots: frozenset[int]  # the loads and stores of exactly these bytes
+
+
+def moved(program: Program, refused: int, vectors: Sequence[Vector]) -> Program | None:
+    """Return *program* with slots of their own for what is forgotten and matters at *refused*.
+
+    None where there is no such thing, by data flow and by runs on *vectors*.
+    """
+    insns = list(program.insns)
+    lowest = {
+        number: -(-depth(program, sub) // SLOT_SIZE) * SLOT_SIZE
+        for number, sub in enumerate(program.subprograms)
+    }
+    for home, loads in forgotten(program, vectors).items():
+        if not any(matters(program, home.sub, load, refused) for load in loads):
+            continue
+        lowest[home.sub] += SLOT_SIZE
+        if lowest[home.sub] > MAX_STACK:
+            return None
+        for slot in home.slots:
+            insn = insns[slot]
+            assert isinstance(insn, Load | Store | StoreImm)
+            insns[slot] = replace(insn, off=-lowest[home.sub])
+    changed = tuple(insns)
+    return None if changed == program.insns else replace(program, insns=changed)
+
+
+# --- where ---------------------------------------------------------------------------------
+
+
+def homes(program: Program, number: int) -> Iterator[Home]:
+    """Yield the parts of stack slots in function *number* that are loaded and stored as they are.
+
+    Of an instruction that names some of their bytes and others, too, they are none.
+    """
+    sub = program.subprograms[number]
+    named: dict[tuple[int, int], set[int]] = {}
+    loaded: set[tuple[int, int]] = set()
+    stored: set[tuple[int, int]] = set()
+    other: set[tuple[int, int]] = set()
+    for slot in range(sub.start, sub.end):
+        insn = program.insns[slot]
+        access = _access(insn)
+        if access is None or access.base != FP:
+            continue
+        place = access.offset, access.size
+        named.setdefault(place, set()).add(slot)
+        if not isinstance(insn, Load | Store | StoreImm):
+            other.add(place)
+        (stored if access.writes else loaded).add(place)
+    for (offset, size), slots in named.items():
+        place = offset, size
+        alone = all(at == place or not _meet(at, place) for at in named)
+        inside = offset % SLOT_SIZE + size <= SLOT_SIZE and size < SLOT_SIZE
+        if alone and inside and place in loaded & stored - other:
+            yield Home(number, offset, size, frozenset(slots))
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    base: int  # register
+    offset: int
+    size: int
+    writes: bool
+
+
+def _access(insn: Insn) -> _Access | None:
+    match insn:
+        case Load(src=base, off=off, size=size) if base <= FP:
+            return _Access(base, off, size, False)
+        case Store(dst=base, off=off, size=size) | StoreImm(dst=base, off=off, size=size):
+            return _Access(base, off, size, True) if base <= FP else None
+        case Atomic(op="load_acquire", src=base, off=off, size=size):
+            return _Access(base, off, size, False)
+        case Atomic(dst=base, off=off, size=size):
+            return _Access(base, off, size, True)
+    return None
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[0] + other[1] and other[0] < one[0] + one[1]
+
+
+# --- what runs show --------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is in a home, in one activation of its function."""
+
+    beside: bool = False  # another part of the slot was written since it was stored
+
+
+def forgotten(program: Program, vectors: Sequence[Vector]) -> Mapping[Home, set[int]]:
+    """Return the loads that get back what was stored and Linux forgot, by home, as runs show.
+
+    Homes that anything but their own loads and stores gets at in a run are left out.
+    """
+    candidates = [list(homes(program, number)) for number in range(len(program.subprograms))]
+    if not any(candidates):
+        return {}
+    accesses = {slot: _access(insn) for slot, insn in enumerate(program.insns)}
+    found: dict[Home, set[int]] = {}
+    shared: set[Home] = set()
+    owners: dict[int, int] = {}  # high half of a frame's addresses: function
+    kept: dict[tuple[int, Home], _Kept] = {}
+    innermost = 0
+
+    def look(slot: int, held: tuple[int | None, ...]) -> None:
+        nonlocal innermost
+        window = (held[FP] or 0) >> 32
+        if window > innermost:  # a call, or the start
+            owners[window] = program.subprogram_at(slot)
+            for key in [key for key in kept if key[0] == window]:
+                del kept[key]
+        innermost = window
+        access = accesses[slot]
+        if access is None:
+            return
+        address = (held[access.base] or 0) + access.offset
+        at = address >> 32
+        if not STACK <= at <= innermost:
+            return
+        place = (address & 0xFFFF_FFFF) - STACK_SIZE, access.size
+        for home in candidates[owners[at]]:
+            if slot in home.slots and at == window:
+                if access.writes:
+                    kept[at, home] = _Kept()
+                elif (at, home) not in kept:
+                    shared.add(home)  # what is there before anything is stored
+                elif kept[at, home].beside or home.offset % SLOT_SIZE:
+                    found.setdefault(home, set()).add(slot)
+            elif _meet(place, (home.offset, home.size)):
+                shared.add(home)
+            elif (
+                access.writes
+                and (at, home) in kept
+                and _meet(place, (home.offset // SLOT_SIZE * SLOT_SIZE, SLOT_SIZE))
+            ):
+                kept[at, home].beside = True
+
+    interpreter = Interpreter(program, HELPERS, KFUNCS)
+    for vector in vectors:
+        owners.clear()
+        kept.clear()
+        innermost = 0
+        interpreter.run(vector, trace=look)
+    return {home: loads for home, loads in found.items() if home not in shared}
+
+
+# --- what it is for ----------------------------------------------------------------------------
+
+
+def matters(program: Program, number: int, load: int, refused: int) -> bool:
+    """Return whether what *load*, in function *number*, gets is what *refused* hangs on.
+
+    It decides whether the loop goes on that *refused* is in, or that calls its function; or
+    *refused* has it for an operand.
+    """
+    sub = program.subprograms[number]
+    held = _flow(program, sub, load)
+    if any((refused, register) in held for register in operands(program.insns[refused])[0]):
+        return True
+    loop = _loop(program, sub, load)
+    return _within(program, loop, refused) and any(
+        isinstance(insn := program.insns[slot], Jump)
+        and not loop.issuperset(successors(insn, slot))
+        and any((slot, register) in held for register in operands(insn)[0])
+        for slot in loop
+    )
+
+
+def _flow(program: Program, sub: Subprogram, load: int) -> set[tuple[int, int]]:
+    """Return where registers hold what *load* gets, or what is made of it: slot, register."""
+    first = program.insns[load]
+    assert isinstance(first, Load)
+    held: set[tuple[int, int]] = set()
+    work = [(after, first.dst) for after in successors(first, load)]
+    while work:
+        slot, register = work.pop()
+        if (slot, register) in held or not sub.start <= slot < sub.end:
+            continue
+        held.add((slot, register))
+        insn = program.insns[slot]
+        reads, writes = operands(insn)
+        if isinstance(insn, Call):
+            writes = frozenset(range(6))
+        out = {register} if register not in writes else set()
+        if isinstance(insn, Alu) and register in reads:
+            out.add(insn.dst)
+        work += [(after, one) for after in successors(insn, slot) for one in out]
+    return held
+
+
+def _loop(program: Program, sub: Subprogram, slot: int) -> set[int]:
+    """Return the slots of *sub* that *slot* leads to and that lead back to it."""
+    edges = {
+        at: [to for to in successors(program.insns[at], at) if sub.start <= to < sub.end]
+        for at in range(sub.start, sub.end)
+    }
+    back: dict[int, list[int]] = {at: [] for at in edges}
+    for at, targets in edges.items():
+        for to in targets:
+            back[to].append(at)
+    return _reached(edges, slot) & _reached(back, slot)
+
+
+def _reached(edges: Mapping[int, Sequence[int]], start: int) -> set[int]:
+    """Return what one edge or more from *start* leads to."""
+    seen: set[int] = set()
+    work = list(edges[start])
+    while work:
+        at = work.pop()
+        if at not in seen:
+            seen.add(at)
+            work += edges[at]
+    return seen
+
+
+def _within(program: Program, loop: set[int], slot: int) -> bool:
+    """Return whether *slot* is in *loop*, or in a function that it calls."""
+    if slot in loop:
+        return True
+    wanted = program.subprogram_at(slot)
+    start = program.subprograms[wanted].start
+    seen: set[int] = set()
+    work = [callee.start for at in loop if (callee := callee_at(program, at)) is not None]
+    while work:
+        at = work.pop()
+        if at == start:
+            return True
+        if at in seen:
+            continue
+        seen.add(at)
+        sub = program.subprograms[program.subprogram_at(at)]
+        work += [
+            callee.start
+            for inside in range(sub.start, sub.end)
+            if (callee := callee_at(program, inside)) is not None
+        ]
+    return False
