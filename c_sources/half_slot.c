@@ -6,19 +6,20 @@
  */
 
 typedef unsigned char u8;
+typedef unsigned long u64;
 
-__attribute__((noinline)) long half_write(unsigned *a, u8 b, u8 c, u8 d, u8 e, u8 f)
+__attribute__((noinline)) u64 half_write(unsigned *a, u8 b, u8 c, u8 d, u8 e, u8 f)
 {
 	*a += b;
 	return *a ? c ^ d : e ^ f;
 }
 
-long half_slot(unsigned a, long b, long c, long d, long e, long f)
+u64 half_slot(unsigned a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
 	unsigned x = a;
 
-	for (long i = 0; i < 2; i++) {
-		long v = half_write(&x, b, c, d, e, f);
+	for (u64 i = 0; i < 2; i++) {
+		u64 v = half_write(&x, b, c, d, e, f);
 
 		b += v * b;
 		c += v * c;

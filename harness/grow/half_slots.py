@@ -33,11 +33,15 @@ class Home:
     slots: frozenset[int]  # the loads and stores of exactly these bytes
 
 
-def moved(program: Program, refused: int, vectors: Sequence[Vector]) -> Program | None:
+def moved(
+    program: Program, refused: int, vectors: Sequence[Vector], *, looping: bool
+) -> Program | None:
     """Return *program* with slots of their own for what is forgotten and matters at *refused*.
 
-    None where there is no such thing, by data flow and by runs on *vectors*.
+    That is what ends the loop that *refused* is in, if *looping*, else what *refused* has for an
+    operand. None where there is no such thing, by data flow and by runs on *vectors*.
     """
+    matters = ends_loop if looping else is_operand
     insns = list(program.insns)
     lowest = {
         number: -(-depth(program, sub) // SLOT_SIZE) * SLOT_SIZE
@@ -183,16 +187,19 @@ def forgotten(program: Program, vectors: Sequence[Vector]) -> Mapping[Home, set[
 # --- what it is for ----------------------------------------------------------------------------
 
 
-def matters(program: Program, number: int, load: int, refused: int) -> bool:
-    """Return whether what *load*, in function *number*, gets is what *refused* hangs on.
+def is_operand(program: Program, number: int, load: int, refused: int) -> bool:
+    """Return whether *refused* has for an operand what *load*, in function *number*, gets."""
+    held = _flow(program, program.subprograms[number], load)
+    return any((refused, register) in held for register in operands(program.insns[refused])[0])
 
-    It decides whether the loop goes on that *refused* is in, or that calls its function; or
-    *refused* has it for an operand.
+
+def ends_loop(program: Program, number: int, load: int, refused: int) -> bool:
+    """Return whether what *load*, in function *number*, gets ends the loop *refused* is in.
+
+    Or the loop that calls the function *refused* is in.
     """
     sub = program.subprograms[number]
     held = _flow(program, sub, load)
-    if any((refused, register) in held for register in operands(program.insns[refused])[0]):
-        return True
     loop = _loop(program, sub, load)
     return _within(program, loop, refused) and any(
         isinstance(insn := program.insns[slot], Jump)

@@ -346,7 +346,8 @@ def _frames(it: _Refused) -> tuple[str, _Trial] | None:
 
 def _half(it: _Refused) -> tuple[str, Program] | None:
     """Give what is kept in a part of a stack slot, and is forgotten there, a slot of its own."""
-    moved = half_slots.moved(it.program, it.insn, it.runs.vectors)
+    looping = "unbounded" not in it.message
+    moved = half_slots.moved(it.program, it.insn, it.runs.vectors, looping=looping)
     return None if moved is None else (HALF, moved)
 
 

@@ -565,6 +565,7 @@ _STATE = re.compile(
 _CLOSING = re.compile(r"processed \d+ insns \(limit .*")
 _NAMED = re.compile(r"\binsn (\d+)")
 _INSN = re.compile(r"(\d+): \([0-9a-f]{2}\) ")
+_BEHIND_JUMP = re.compile(r" goto pc[+-]\d+ ([A-Za-z].*)")  # some have no line of their own
 
 
 def verdict_of(result: int, log: str) -> Verdict:
@@ -585,7 +586,8 @@ def first_error(log: str) -> tuple[int | None, str]:
     for line in log.splitlines():
         told = _INSN.match(line)
         if told is not None:
-            insn, message = int(told[1]), ""
+            behind = _BEHIND_JUMP.search(line)
+            insn, message = int(told[1]), behind[1] if behind else ""
         elif _STATE.match(line) is None and not message:
             message = _CLOSING.sub("", line)  # some errors have no line end
     named = _NAMED.search(message)

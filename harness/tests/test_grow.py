@@ -176,6 +176,26 @@ def test_a_refusal_is_made_small_in_its_bucket(
     assert len(made.c) < len(start.c)
 
 
+def test_a_thirteenth_argument_is_found_by_another_build(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    config = BuildConfig(compiler.name, "3", "v3", "static")
+    settings = Settings((config,), (compiler,), vectors=8, legs=("interp", "native"))
+    members = {460: units.member(460, generate(2026, 460), settings)}
+    natives = units.native_outcomes(list(members.values()), settings)
+    (unit,) = units.compile_units(list(members.values()), config, settings, natives)
+    (seen,) = units.judge(unit, members, settings, natives, {})
+    assert "stack arg write offset" in seen.check.detail
+    assert units.causes(seen, settings) == [refusals.BEYOND]
+    known = corpus.read_known(Path(grow.__file__).parents[2] / "corpus" / "known.toml")
+    found = units.finding(seen, settings, 2026)
+    assert engine.known_as(found, known) == "clang-promoted-beyond-limit-grown"
+    # a compiler that cannot leave a pass out leaves the bucket open
+    monkeypatch.setattr(units, "leave_out", lambda _: ["-mllvm", "-no-such-option"])
+    assert units.causes(seen, settings) == []
+    assert engine.known_as(units.finding(seen, settings, 2026), known) is None
+
+
 def test_buckets_tell_what_ends_differently():
     check = divergence(generate(4, 0), CONFIG)
     outcomes = (Returned(0, b"\1"), Trapped("access", "somewhere"))

@@ -13,7 +13,7 @@ import pytest
 import harness
 from harness import corpus, pipeline, verifier
 from harness.findings import Finding
-from harness.grow import frames, refusals, units
+from harness.grow import frames, half_slots, refusals, units
 from harness.grow.batch import Order, batch_c
 from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
@@ -38,6 +38,7 @@ from harness.pipeline import Settings
 from harness.source import driver
 from harness.source.signature import Scalar
 from harness.toolchain import Compiler
+from harness.verifier import Options
 
 ROOT = Path(harness.__file__).parent.parent
 
@@ -244,6 +245,9 @@ def _slot(program: Program, number: int) -> int:
         "R1 bitwise operator |= on pointer prohibited",
         "cannot return stack pointer to the caller",
         "combined stack size of 2 calls is 544. Too large",
+        "stack arg write offset -64 exceeds max 7 stack args",
+        "infinite loop detected at insn 9",
+        "The sequence of 8193 jumps is too complex.",
         "invalid variable-offset read from stack R1 var_off=(0x0; 0xff) off=0 size=1",
     ],
 )
@@ -276,8 +280,11 @@ def named(
     for at, _ in enumerate(program.insns):
         refusal = Rejected(at, message)
 
-        def verify(changed: Program, *_: object, refusal=refusal, **__: object) -> Verification:
+        def verify(
+            changed: Program, *_: object, options: Options, refusal=refusal, **__: object
+        ) -> Verification:
             same = changed.insns == program.insns and changed.btf == program.btf
+            same &= options.max_stack == Options().max_stack
             return Verification(refusal if same else Accepted())
 
         monkeypatch.setattr(verifier, "verify", verify)
@@ -369,7 +376,214 @@ def test_a_run_shows_what_is_an_address_and_what_a_bool(
     interpreter = Interpreter(program)
     runs = Runs(vectors, [interpreter.run(v) for v in vectors], None, frozenset({8}))
     assert all(isinstance(outcome, Returned) for outcome in runs.outcomes)
-    assert named(program, message, Origin(dict), runs, monkeypatch) == constructs
+    assert named(program, message, Origin(dict[str, Optimised]), runs, monkeypatch) == constructs
+
+
+# a loop that ends by a flag or a counter on the stack
+FLAG_BESIDE = """
+r6 = *(u64 *)(r1 + 0)
+w1 = 1
+*(u32 *)(r10 - 8) = w1
+again:
+*(u32 *)(r10 - 4) = w6
+w2 = *(u32 *)(r10 - 8)
+w2 &= 1
+w3 = 0
+*(u32 *)(r10 - 8) = w3
+if w2 != 0 goto again
+r0 = r6
+exit
+"""
+COUNTER_ABOVE = """
+w1 = 3
+*(u32 *)(r10 - 4) = w1
+again:
+w2 = *(u32 *)(r10 - 4)
+w2 += -1
+*(u32 *)(r10 - 4) = w2
+if w2 != 0 goto again
+r0 = 0
+exit
+"""
+FLAG_WHOLE = """
+r6 = *(u64 *)(r1 + 0)
+r1 = 1
+*(u64 *)(r10 - 16) = r1
+again:
+*(u32 *)(r10 - 4) = w6
+r2 = *(u64 *)(r10 - 16)
+r2 &= 1
+r3 = 0
+*(u64 *)(r10 - 16) = r3
+if r2 != 0 goto again
+r0 = r6
+exit
+"""
+FLAG_IN_REGISTER = """
+r6 = *(u64 *)(r1 + 0)
+w1 = 1
+*(u32 *)(r10 - 8) = w1
+r7 = 2
+again:
+*(u32 *)(r10 - 4) = w6
+w2 = *(u32 *)(r10 - 8)
+r7 += -1
+if r7 != 0 goto again
+r0 = r2
+exit
+"""
+FLAG_BY_ADDRESS = """
+r6 = *(u64 *)(r1 + 0)
+r7 = r10
+r7 += -8
+w1 = 1
+*(u32 *)(r10 - 8) = w1
+again:
+*(u32 *)(r10 - 4) = w6
+w2 = *(u32 *)(r10 - 8)
+w2 &= 1
+w3 = 0
+*(u32 *)(r10 - 8) = w3
+r4 = *(u16 *)(r7 + 0)
+if w2 != 0 goto again
+r0 = r6
+exit
+"""
+# the loop is over before what is forgotten is loaded
+FLAG_BEHIND = """
+r6 = *(u64 *)(r1 + 0)
+w1 = 1
+*(u32 *)(r10 - 8) = w1
+r7 = 2
+again:
+*(u32 *)(r10 - 4) = w6
+r7 += -1
+if r7 != 0 goto again
+w2 = *(u32 *)(r10 - 8)
+r0 = 0
+if w2 != 0 goto +1
+r0 = 1
+exit
+"""
+LOOP_WORDS = "infinite loop detected at insn 4"
+
+
+@pytest.mark.parametrize(
+    ("code", "constructs"),
+    [
+        (FLAG_BESIDE, {refusals.HALF}),
+        (COUNTER_ABOVE, {refusals.HALF}),
+        (FLAG_BESIDE.replace("r10 - 4", "r10 - 12"), set()),  # its slot is its own
+        (FLAG_WHOLE, set()),
+        (FLAG_IN_REGISTER, set()),
+        (FLAG_BEHIND, set()),
+        (FLAG_BY_ADDRESS, set()),  # nothing shows that it would be well elsewhere
+    ],
+)
+def test_a_loop_ends_by_what_is_forgotten_in_a_part_of_a_slot(
+    code: str, constructs: set[str], monkeypatch: pytest.MonkeyPatch
+):
+    program = text_program(code)
+    vectors = [a.to_bytes(8, "little") for a in (0, 7)]
+    interpreter = Interpreter(program)
+    runs = Runs(vectors, [interpreter.run(v) for v in vectors])
+    assert all(isinstance(outcome, Returned) for outcome in runs.outcomes)
+    real = verifier.verify(program, log_level=0).verdict
+    assert isinstance(real, Rejected) == (bool(constructs) or code == FLAG_BY_ADDRESS)
+    assert named(program, LOOP_WORDS, Origin(dict[str, Optimised]), runs, monkeypatch) == constructs
+    monkeypatch.undo()
+    if isinstance(real, Rejected):
+        assert explain(program, real, Origin(dict[str, Optimised]), runs).constructs == tuple(
+            constructs
+        )
+        assert explain(program, real, Origin(dict[str, Optimised]), Runs()).constructs == ()
+
+
+def test_counters_of_unoptimised_code_are_forgotten_too(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "0", "v3", "hidden")
+    seen = {
+        program.name: explain(program, verdict, text, runs)
+        for program, verdict, text, runs in refused(read("loops.c"), config, compiler, tmp_path)
+        if "infinite loop" in verdict.message
+    }
+    assert len(seen) == 5
+    assert all(found.constructs == (refusals.HALF,) and not found.left for found in seen.values())
+
+
+def test_an_index_is_forgotten_in_a_part_of_a_slot(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "0", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(read("spills.c"), config, compiler, tmp_path)
+    assert "unbounded min value" in verdict.message
+    assert explain(program, verdict, text, runs).constructs == (refusals.HALF,)
+    # which excuses no other instruction
+    assert half_slots.moved(program, 0, runs.vectors, looping=False) is None
+
+
+def text_program(code: str) -> Program:
+    insns = assemble(code).insns
+    return Program("p", "syscall", "syscall", insns, (Subprogram("p", 0, len(insns)),))
+
+
+def test_a_verifier_that_sees_no_end_of_any_loop_has_no_excuse(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    """Where what is forgotten has a slot of its own, it still says the same."""
+    config = BuildConfig(compiler.name, "s", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(read("half_slot.c"), config, compiler, tmp_path)
+    moved = half_slots.moved(program, verdict.insn or 0, runs.vectors, looping=True)
+    assert moved is not None
+    assert verifier.verify(moved, log_level=0).verdict == Accepted()
+    monkeypatch.setattr(verifier, "verify", lambda *_, **__: Verification(verdict))
+    assert explain(program, verdict, text, runs).constructs == ()
+    assert half_slots.moved(moved, verdict.insn or 0, runs.vectors, looping=True) is None
+    # nor does it excuse a refusal outside of the loop
+    assert half_slots.moved(program, 0, runs.vectors, looping=True) is None
+
+
+def test_a_thirteenth_argument_needs_the_compiler_to_say_so(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    c, opt, mcpu, linkage = CONFIRMED[refusals.BEYOND]
+    config = BuildConfig(compiler.name, opt, mcpu, linkage)
+    name = driver.entry("promoted_beyond_twelve")
+    found = [one for one in refused(c, config, compiler, tmp_path) if one[0].name == name]
+    ((program, verdict, text, runs),) = found
+    assert explain(program, verdict, text, runs).constructs == (refusals.BEYOND,)
+    # the store of a slot that there is, refused in the same words
+    for at in (n for n, i in enumerate(program.insns) if (outgoing_slot(i) or 8) <= 7):
+        wrong = Rejected(at, verdict.message)
+        assert explain(program, wrong, text, runs).constructs == ()
+    # the IR has no more than twelve: the back end, or whoever reads it, is to blame
+    ir = {name: replace(seen, words=min(seen.words, 12)) for name, seen in text.functions().items()}
+    assert explain(program, verdict, replace(text, functions=lambda: ir), runs).constructs == ()
+    # there is no other build, or it has as many
+    assert explain(program, verdict, Origin(text.functions), runs).constructs == ()
+    same = Origin(text.functions, lambda _: (program, text.functions))
+    assert explain(program, verdict, same, runs).constructs == ()
+    # a verifier that refuses the other build, too
+    monkeypatch.setattr(verifier, "verify", lambda *_, **__: Verification(verdict))
+    assert explain(program, verdict, text, runs).constructs == ()
+
+
+def test_frames_are_run_where_there_is_room_for_them(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(FRAMES, config, compiler, tmp_path)
+    room = verifier.verify(program, log_level=0, options=Options(max_stack=refusals.ROOM))
+    assert room.verdict == Accepted()
+    # a verifier that has other reasons to say so
+    monkeypatch.setattr(verifier, "verify", lambda *_, **__: Verification(verdict))
+    assert explain(program, verdict, text, runs).constructs == ()
+
+
+def test_a_bool_is_to_blame_where_it_leads_astray(monkeypatch: pytest.MonkeyPatch):
+    """What stays in its array whatever the byte is, is no index that a verifier has to fear."""
+    program = text_program(BOOL_IN_CONTEXT.replace("r3 += r0", "r0 &= 7\nr3 += r0"))
+    vectors = [bytes([*bytes(8), b, *bytes(7)]) for b in (0, 1)]
+    interpreter = Interpreter(program)
+    runs = Runs(vectors, [interpreter.run(v) for v in vectors], None, frozenset({8}))
+    assert named(program, INDEX_WORDS, Origin(dict[str, Optimised]), runs, monkeypatch) == set()
 
 
 IR = """

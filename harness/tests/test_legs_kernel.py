@@ -129,6 +129,13 @@ processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
             2,
             "expected a map",
         ),
+        (
+            "8: (56) if w2 != 0x0 goto pc-6 3: R6=scalar() R10=fp0\n4: (b7) r1 = 1\n"
+            "8: (56) if w2 != 0x0 goto pc-6 infinite loop detected at insn 3\ncur state: R6=1\n",
+            3,
+            "infinite loop detected at insn 3",
+        ),
+        ("8: (56) if w2 != 0x0 goto pc-6        ; R2=0\n", 8, ""),
         ("", None, ""),
     ],
 )
