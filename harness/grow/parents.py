@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import harness
 from harness import corpus, pipeline
 from harness.corpus import Case
 from harness.grow.batch import pack_parents
 from harness.grow.packing import stream_of, tree_of
-from harness.model import MCPUS, BuildConfig
+from harness.model import MCPUS, BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.source import driver, sheet_reading
 from harness.source.produce import Parents
 from harness.source.sheet import Sheet
-from harness.toolchain import Compiler, run_compiler, syntax_tree
+from harness.toolchain import Compiler, builds, run_compiler, syntax_tree
 
 
 def packed_parents(paths: Sequence[Path], settings: Settings) -> bytes:
-    """Return what mutation can start from in *paths*, cases and C files and folders of them."""
-    trees, streams, sheets = [], [], []
+    """Return what mutation can start from in *paths*, cases and C files and folders of them.
+
+    What was found once is kept: reading it takes clang for seconds.
+    """
     there = [path for path in paths if path.exists()]
-    for path in corpus.find(there):
+    cases = corpus.find(there)
+    c = sorted({c for p in there for c in (p.rglob("*.c") if p.is_dir() else [p])})
+    sources = [path for path in c if path.suffix == ".c"]
+    place = _place([*cases, *sources], settings)
+    kept = _read(place)
+    if kept is not None:
+        return kept
+    packed = _packed(cases, sources, settings)
+    if place is not None:
+        with contextlib.suppress(OSError):  # a full disk is no fault
+            builds.store(place, hashlib.sha256(packed).digest() + packed)
+    return packed
+
+
+def _packed(cases: Sequence[Path], sources: Sequence[Path], settings: Settings) -> bytes:
+    trees, streams, sheets = [], [], []
+    for path in cases:
         case = corpus.read(path)
         one, stream = tree_of(case), stream_of(case)
         if one is not None:
@@ -32,11 +55,48 @@ def packed_parents(paths: Sequence[Path], settings: Settings) -> bytes:
             streams.append(stream)
         elif (sheet := sheet_of(case, settings)) is not None:
             sheets.append(sheet)
-    for path in sorted({c for p in there for c in (p.rglob("*.c") if p.is_dir() else [p])}):
-        if path.suffix == ".c" and (sheet := read_sheet(path, settings)) is not None:
+    for path in sources:
+        if (sheet := read_sheet(path, settings)) is not None:
             sheets.append(sheet)
     found = Parents(tuple(trees), tuple(streams), tuple(sheets))
     return pack_parents(found) if found != Parents() else b""
+
+
+def _place(files: Sequence[Path], settings: Settings) -> Path | None:
+    """Return where what comes of *files* is kept; None: nowhere.
+
+    It follows from them, from the compiler, and from our own code.
+    """
+    who = builds.identity(settings.compilers[0].command) if settings.compilers else None
+    if who is None or os.environ.get("CROSSCHECK_NO_CACHE"):
+        return None
+    code = Path(harness.__file__).parent
+    ours = [path for name in _CODE for path in sorted((code / name).glob("*.py"))]
+    digest = hashlib.sha256(f"{sys.version}\0{who}".encode())
+    try:
+        for path in (*ours, *files):
+            text = path.read_bytes()
+            digest.update(f"{path}\0{len(text)}\0".encode(errors="surrogateescape") + text)
+        return builds.place(digest.hexdigest(), "parents")
+    except (OSError, HarnessError):
+        return None
+
+
+_CODE = (".", "corpus", "grow", "isa", "source")
+
+
+def _read(place: Path | None) -> bytes | None:
+    """Return what is kept in *place*, if it is whole."""
+    try:
+        data = place.read_bytes() if place is not None else b""
+    except OSError:
+        return None
+    head, packed = data[:32], data[32:]
+    if place is None or hashlib.sha256(packed).digest() != head:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(place)
+    return packed
 
 
 def sheet_of(case: Case, settings: Settings) -> Sheet | None:

@@ -12,6 +12,7 @@ import pytest
 import harness
 from harness import corpus, findings, pipeline
 from harness.grow import batch, shrinking, units
+from harness.grow import parents as reading
 from harness.grow.batch import Order, check_batch
 from harness.grow.parents import packed_parents, read_sheet, sheet_of
 from harness.model import BuildConfig
@@ -21,7 +22,7 @@ from harness.source.excerpt import Change, Excerpt
 from harness.source.produce import Parents, c_program
 from harness.source.sheet import Sheet
 from harness.source.signature import Aggregate, Pointer, Scalar, Signature, size_of
-from harness.toolchain import Compiler
+from harness.toolchain import Compiler, builds
 
 ROOT = Path(harness.__file__).parent.parent
 SOURCES = ("chains.c", "nesting.c", "structs.c", "tables.c", "by_value.c", "conditions.c")
@@ -293,3 +294,22 @@ def test_a_campaign_with_sheets_mutates_some(sheets: list[Sheet]):
     found = [c_program(5, number, parents) for number in range(40)]
     count = sum(isinstance(one, Excerpt) for one in found)
     assert 4 < count < 24
+
+
+def test_parents_are_read_once(tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CROSSCHECK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(builds, "identity", lambda _: "a compiler")
+    source = tmp_path / "x.c"
+    source.write_text((ROOT / "c_sources" / SOURCES[0]).read_text())
+    settings = Settings((), (compiler,), vectors=1)
+    packed = packed_parents([tmp_path], settings)
+    monkeypatch.setattr(reading, "syntax_tree", lambda *_, **__: pytest.fail("read again"))
+    assert packed_parents([tmp_path], settings) == packed
+    (kept,) = (tmp_path / "cache").glob("builds/*/*.parents")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        packed_parents([tmp_path], settings)
+    kept.unlink()
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        packed_parents([tmp_path], settings)
