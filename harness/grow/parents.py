@@ -8,7 +8,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import harness
@@ -19,6 +21,7 @@ from harness.grow.packing import stream_of, tree_of
 from harness.model import MCPUS, BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.source import driver, sheet_reading
+from harness.source.excerpt import Excerpt
 from harness.source.produce import Parents
 from harness.source.sheet import Sheet
 from harness.toolchain import Compiler, builds, run_compiler, syntax_tree
@@ -45,7 +48,7 @@ def packed_parents(paths: Sequence[Path], settings: Settings) -> bytes:
 
 
 def _packed(cases: Sequence[Path], sources: Sequence[Path], settings: Settings) -> bytes:
-    trees, streams, sheets = [], [], []
+    trees, streams, texts = [], [], list[Case | Path]()
     for path in cases:
         case = corpus.read(path)
         one, stream = tree_of(case), stream_of(case)
@@ -53,12 +56,13 @@ def _packed(cases: Sequence[Path], sources: Sequence[Path], settings: Settings) 
             trees.append(one)
         elif stream is not None:
             streams.append(stream)
-        elif (sheet := sheet_of(case, settings)) is not None:
-            sheets.append(sheet)
-    for path in sources:
-        if (sheet := read_sheet(path, settings)) is not None:
-            sheets.append(sheet)
-    found = Parents(tuple(trees), tuple(streams), tuple(sheets))
+        else:
+            texts.append(case)
+    texts += sources
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # they wait for clang
+        sheets = list(pool.map(partial(_sheet, settings=settings), texts))
+    known = tuple(sheet for sheet in sheets if sheet is not None)
+    found = Parents(tuple(trees), tuple(streams), known)
     return pack_parents(found) if found != Parents() else b""
 
 
@@ -99,6 +103,19 @@ def _read(place: Path | None) -> bytes | None:
     return packed
 
 
+def _sheet(text: Case | Path, settings: Settings) -> Sheet | None:
+    return read_sheet(text, settings) if isinstance(text, Path) else sheet_of(text, settings)
+
+
+def excerpt_of(c: str, function: str, settings: Settings) -> Excerpt | None:
+    """Return the text *c* as a program that tests *function*, with what may be cut from it."""
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
+        path = Path(folder, "whole.c")
+        path.write_text(c, encoding="utf-8")
+        found = read_sheet(path, settings, cuts=True)
+    return Excerpt(found, function) if found is not None and function in found.tests else None
+
+
 def sheet_of(case: Case, settings: Settings) -> Sheet | None:
     """Return the C of *case*, on builds like those that it names."""
     assert case.source is not None
@@ -115,11 +132,11 @@ def sheet_of(case: Case, settings: Settings) -> Sheet | None:
     return replace(found, agrees=agrees)
 
 
-def read_sheet(path: Path, settings: Settings) -> Sheet | None:
-    """Return the C file *path*; None where it is nothing to mutate, or clang does not take it.
+def read_sheet(path: Path, settings: Settings, *, cuts: bool = False) -> Sheet | None:
+    """Return the C file *path*, with *cuts* if asked.
 
-    That is the case of programs that have sections or kernel functions of their own, and of C
-    that depends on conditions or other files.
+    None where clang does not take it, or it is nothing to mutate: programs that have sections or
+    kernel functions of their own, and C that depends on conditions or other files.
     """
     compiler = settings.compilers[0]
     try:
@@ -139,7 +156,9 @@ def read_sheet(path: Path, settings: Settings) -> Sheet | None:
     if text is None:
         return None
     tree = syntax_tree(compiler, driver.discovery_args(max(mcpu, "v4")), text)
-    found = sheet_reading.read(text, parts[0], tree) if tree is not None else None
+    if tree is None:
+        return None
+    found = sheet_reading.read(text, parts[0], tree, cuts=cuts)
     if found is None:
         return None
     tests = {p.signature.name: p.signature for p in planned.layouts}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.grow import streams
 from harness.grow.batch import BUDGET, Order, faulty, parents_of
 from harness.grow.features import general
 from harness.grow.packing import pack
+from harness.grow.parents import excerpt_of
 from harness.grow.units import (
     Natives,
     compile_units,
@@ -30,7 +31,7 @@ from harness.grow.units import (
 )
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Settings
-from harness.source import produce, tree
+from harness.source import produce, shrink_sheet, tree
 from harness.source.printing import print_file
 from harness.source.produce import C, Stream
 from harness.source.shrink import shrink
@@ -173,8 +174,6 @@ def shrink_finding(
     deadline = began + patience
     if start.outcome == "unknown":  # a limit of ours: there is nothing to be learnt
         return Representative(start.bucket, start)
-    if start.tree is None:  # hand-written C, cut out and changed: `triage` cuts text
-        return Representative(start.bucket, start)
     if start.outcome == "rejected":  # what explains it is compared with the native builds
         legs = ("interp", *(leg for leg in settings.legs if leg == "native"))
         settings = replace(settings, legs=legs, vectors=FEW)
@@ -183,11 +182,11 @@ def shrink_finding(
 
     said = general(start.detail)
 
-    def same(trees: Sequence[Tree]) -> list[bool]:
-        good = [False] * len(trees)
+    def same(programs: Sequence[C]) -> list[bool]:
+        good = [False] * len(programs)
         if time.monotonic() > deadline:
             return good
-        members = {n: member(n, one, settings) for n, one in enumerate(trees)}
+        members = {n: member(n, one, settings) for n, one in enumerate(programs)}
         natives = native_outcomes(list(members.values()), settings)
         for unit in compile_units(list(members.values()), start.config, settings, natives):
             for seen in judge(unit, members, settings, natives, {}):
@@ -204,15 +203,32 @@ def shrink_finding(
         return good
 
     try:
-        whole = tree.from_json(start.tree)
-        small = shrink(whole, same, rounds=SHRINK_ROUNDS, over=partial(_after, deadline))
+        over = partial(_after, deadline)
+        if start.tree is None:  # C that somebody wrote
+            small = _small_excerpt(start, same, settings, over)
+        else:
+            small = shrink(tree.from_json(start.tree), same, rounds=SHRINK_ROUNDS, over=over)
     except HarnessError:
         raise
     except Exception:  # a fault of ours, or of a cut: the finding stays as it was
         return Representative(start.bucket, start, time.monotonic() - began)
-    made = smallest.get(small, start)
+    made = smallest.get(small, start) if small is not None else start
     made = replace(made, source=start.source, legs=start.legs, vectors=start.vectors)
     return Representative(start.bucket, made, time.monotonic() - began)
+
+
+def _small_excerpt(
+    start: Finding,
+    same: Callable[[Sequence[C]], list[bool]],
+    settings: Settings,
+    over: Callable[[], bool],
+) -> C | None:
+    """Return the C of *start*, small; None where there is nothing to be cut."""
+    read = partial(excerpt_of, function=start.function, settings=settings)
+    whole = read(start.c)
+    if whole is None:
+        return None
+    return shrink_sheet.shrink(whole, same, read, rounds=SHRINK_ROUNDS, over=over)
 
 
 def shrink_text(

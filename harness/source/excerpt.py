@@ -9,10 +9,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from harness.model import LINKAGES, MCPUS, OPTS
-from harness.source.sheet import Function, Sheet, Span
+from harness.source.sheet import Edit, Function, Sheet
 from harness.source.signature import Aggregate, Parameter, Pointer, Scalar, Signature
-
-Edit = tuple[Span, str]  # what stands there, and what comes in its place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

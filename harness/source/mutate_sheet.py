@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from harness.source.excerpt import Change, Edit, Excerpt
-from harness.source.sheet import Constant, Function, Sheet
+from harness.source.excerpt import Change, Excerpt
+from harness.source.sheet import Constant, Edit, Function, Sheet
 from harness.source.sheet_reading import INTEGERS, LITERALS
 from harness.source.signature import REGISTERS, Scalar, size_of
 from harness.source.vectors import boundaries

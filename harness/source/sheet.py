@@ -14,6 +14,7 @@ from harness.model import LINKAGES, OPTS
 from harness.source.signature import Signature
 
 Span = tuple[int, int]  # offsets: first, behind the last
+Edit = tuple[Span, str]  # what stands there, and what comes in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Function:
     constants: tuple[Constant, ...] = ()  # in it
     loops: bool = False
     divides: bool = False
+    cuts: tuple[Edit, ...] = ()  # that leave C behind, where they were asked for
 
 
 @dataclass(frozen=True, slots=True)

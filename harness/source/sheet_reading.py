@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.source.sheet import Call, Constant, Function, Parameter, Piece, Sheet, Span
+from harness.source.sheet import Call, Constant, Edit, Function, Parameter, Piece, Sheet, Span
 
 Node = Mapping[str, Any]
 
@@ -71,10 +71,11 @@ def joined(includes: Iterable[str], rest: str) -> str:
     return "".join(f"{line}\n" for line in includes) + rest
 
 
-def read(text: str, includes: tuple[str, ...], tree: Node) -> Sheet | None:
+def read(text: str, includes: tuple[str, ...], tree: Node, *, cuts: bool = False) -> Sheet | None:
     """Return what is in *text*, which starts with *includes*; *tree* is clang's.
 
-    None where it cannot be told by place: characters of several bytes, macros that declare.
+    With *cuts* also what may be cut out of functions, so that C is left. None where it cannot be
+    told by place: characters of several bytes, macros that declare.
     """
     if not text.isascii():
         return None
@@ -95,6 +96,10 @@ def read(text: str, includes: tuple[str, ...], tree: Node) -> Sheet | None:
     functions = {
         name: _function(text, node, declarations[name], flow) for name, node in definitions.items()
     }
+    if cuts:
+        for name, node in definitions.items():
+            found = tuple(dict.fromkeys(_cuts(text, node)))
+            functions[name] = replace(functions[name], cuts=found)
     outside = tuple(
         constant
         for node in own
@@ -439,3 +444,71 @@ def _constants(
             yield from _constants(text, child, flow, "divisor")
         else:
             yield from _constants(text, child, flow, use, bits)
+
+
+# --- cuts -----------------------------------------------------------------------------
+
+
+def _cuts(text: str, definition: Node) -> Iterator[Edit]:
+    """Yield what may be cut out of a function: statements, operands, arguments, conditions."""
+    body = _body(definition)
+    assert body is not None
+    for node in _outside_loops(body):
+        inner = _inner(node)
+        match node["kind"]:
+            case "CompoundStmt":
+                for child in inner:
+                    if node is body and child is inner[-1] and child["kind"] == "ReturnStmt":
+                        continue
+                    span = _statement(text, child)
+                    if span is not None and _is_needless(text, child, span, body):
+                        yield span, ""
+            case "BinaryOperator" if node["opcode"] not in ("=", ",") and "*" not in _type(node):
+                yield from _replaced(text, node, inner)
+            case "ConditionalOperator":
+                yield from _replaced(text, node, inner[1:])
+            case "IfStmt":
+                whole, then = _statement(text, node), _statement(text, inner[1])
+                if whole is not None and then is not None:
+                    yield whole, text[slice(*then)]
+            case "CallExpr" if _callee(node):
+                for argument in inner[1:]:
+                    span = _span(argument)
+                    if _type(argument) in INTEGERS and span and not text[slice(*span)].isdigit():
+                        yield span, "0"
+
+
+def _outside_loops(node: Node) -> Iterator[Node]:
+    """Yield *node* and what is in it, but nothing of what says how often a loop runs."""
+    yield node
+    for child in _inner(node):
+        if node["kind"] not in _LOOPS or _is_body(child, node):
+            yield from _outside_loops(child)
+
+
+def _replaced(text: str, node: Node, parts: Sequence[Node]) -> Iterator[Edit]:
+    whole = _span(node)
+    for part in parts:
+        span = _span(part)
+        if whole is not None and span is not None:
+            yield whole, text[slice(*span)]
+
+
+def _statement(text: str, node: Node) -> Span | None:
+    """Return where a statement stands, with its semicolon; None where that cannot be told."""
+    start, end = _start(node), _end(node)
+    if start is None or end is None or node["kind"] in ("CaseStmt", "DefaultStmt", "LabelStmt"):
+        return None
+    if text[end - 1] in ";}":
+        return start, end
+    semicolon = re.compile(r"[\s)]*;").match(text, end)
+    return (start, semicolon.end()) if semicolon else None
+
+
+def _is_needless(text: str, node: Node, span: Span, body: Node) -> bool:
+    """Return whether nothing else in *body* mentions what *node* declares."""
+    if node["kind"] != "DeclStmt":
+        return True
+    first, behind = _start(body) or 0, _end(body) or 0
+    rest = set(_NAME.findall(text[first : span[0]] + " " + text[span[1] : behind]))
+    return not rest & {one["name"] for one in _inner(node) if "name" in one}

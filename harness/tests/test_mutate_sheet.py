@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import harness
 from harness import corpus, findings, pipeline
+from harness.findings import Finding
 from harness.grow import batch, shrinking, units
 from harness.grow import parents as reading
 from harness.grow.batch import Order, check_batch
-from harness.grow.parents import packed_parents, read_sheet, sheet_of
+from harness.grow.parents import excerpt_of, packed_parents, read_sheet, sheet_of
 from harness.model import BuildConfig
 from harness.pipeline import Settings
-from harness.source import mutate_sheet, produce, sheet_reading
+from harness.source import mutate_sheet, produce, sheet_reading, shrink_sheet
 from harness.source.excerpt import Change, Excerpt
 from harness.source.produce import Parents, c_program
 from harness.source.sheet import Sheet
@@ -242,6 +245,55 @@ def test_a_finding_of_a_mutant_stands_alone(
     planned = pipeline.plan(path, "x.c", again)
     checks = {c.function: c for c in pipeline.check_build(planned, one.config, again)}
     assert checks[one.function].outcome == "diverge"
+    monkeypatch.setattr(shrinking, "SHRINK_ROUNDS", 4)
+    made = shrinking.shrink_finding(one, settings, 60.0).finding
+    assert isinstance(made, Finding)
+    assert made.bucket == one.bucket
+    assert made.function == one.function
+    assert len(made.c) < len(one.c)
+
+
+CUTS = """
+struct unused { int a; };
+static unsigned long in(unsigned long a, unsigned long b) { return a * 3 + b; }
+unsigned long f(unsigned long a, unsigned b, int c, int d, int e, int g)
+{
+	unsigned long v = a, w = b;
+	int x;
+
+	if (c) {
+		v += d;
+		for (x = 0; x < 3; x++)
+			w ^= in(w, x);
+	}
+	return v + (w ? e : g) + 77;
+}
+"""
+
+
+def test_an_excerpt_is_cut_to_what_shows_something(settings: Settings, tmp_path: Path):
+    one = excerpt_of(CUTS, "f", settings)
+    assert one is not None
+    looked: list[str] = []
+
+    def calls(some: Sequence[Excerpt]) -> list[bool]:
+        looked.extend(each.text for each in some)
+        return ["in(" in each.text.partition("unsigned long f(")[2] for each in some]
+
+    read = partial(excerpt_of, function="f", settings=settings)
+    small = shrink_sheet.shrink(one, calls, read, rounds=40)
+    body = small.text.partition("unsigned long f(")[2].partition("{")[2].split()
+    loop = "{ for (x = 0; x < 3; x++) w ^= in(0, 0); }"
+    text = f"unsigned long v = a, w = b; int x; {loop} return 77; }}"
+    assert body == text.split()
+    assert "struct unused" not in small.text
+    config = BuildConfig(settings.compilers[0].name, "1", "v4", "hidden")
+    planning = replace(settings, configs=(config,), legs=())
+    for number, each in enumerate(dict.fromkeys(looked)):  # whatever was looked at is C
+        path = tmp_path / f"{number}.c"
+        path.write_text(each)
+        assert pipeline.plan(path, "x.c", planning).failure == ""
+    assert shrink_sheet.shrink(one, lambda some: [False] * len(some), read, rounds=4) is one
 
 
 def judged(one: Excerpt, settings: Settings) -> list[units.Judgement]:
