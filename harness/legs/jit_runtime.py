@@ -13,9 +13,7 @@ from harness.jit.x86_encoder import (
     AE,
     NE,
     R8,
-    R9,
     R10,
-    R11,
     R12,
     R13,
     R14,
@@ -39,7 +37,6 @@ from harness.jit.x86_encoder import (
     MOV32_rr,
     MOV_mr,
     MOV_ri32,
-    MOV_ri64,
     MOV_rm,
     MOV_rr,
     POP_r,
@@ -51,7 +48,6 @@ from harness.jit.x86_encoder import (
 E2BIG = 7
 TIMED_LOOPS = 0xFFFF  # BPF_MAX_TIMED_LOOPS: rounds until the clock is asked
 TURNS = 17  # of so many rounds in one frame; the interpreter is out of fuel before
-SPOILED = 0x0BAD_0BAD_0BAD_0BAD  # what a call leaves in a register that it need not keep
 _CALL_RAX = b"\xff\xd0"  # FF /2
 _UD2 = b"\x0f\x0b"  # 0F 0B
 
@@ -60,14 +56,13 @@ def timed_may_goto() -> bytes:
     """Return the code that is called when the count of a frame has come to zero.
 
     r10 (``BPF_REG_AX``) is the offset from rbp of the count, behind which the frame keeps
-    when its loops began; it returns the new count. Linux's keeps r0 to r5, and so not r9,
-    where the sixth argument lies. Here no time goes by: what lies in the frame counts the
-    calls, and after ``TURNS`` of them the code ends in ``ud2``: only the clock would say
-    whether the loop goes on.
+    when its loops began; it returns the new count, and keeps r0 to r5. (Linux's keeps r9,
+    where the sixth argument lies, by luck and until time is up.) Here no time goes by: what
+    lies in the frame counts the calls, and after ``TURNS`` of them the code ends in ``ud2``:
+    only the clock would say whether the loop goes on.
     """
     body = MOV_rm(RAX, R10, 8) + ADD_ri8(RAX, 1) + MOV_mr(R10, 8, RAX) + CMP_ri8(RAX, TURNS)
-    back = MOV32_ri32(R10, TIMED_LOOPS) + MOV_ri64(R9, SPOILED) + MOV_rr(R11, R9)
-    back += POP_r(RAX) + RET
+    back = MOV32_ri32(R10, TIMED_LOOPS) + POP_r(RAX) + RET
     return ADD_rr(R10, RBP) + PUSH_r(RAX) + body + JCC_i8(AE, len(back)) + back + _UD2
 
 
