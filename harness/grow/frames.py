@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from harness.grow.stack_accesses import StackAccess, watch
 from harness.isa.insn import FP, Alu, Call, Load, Store, StoreImm
 from harness.isa.targets import function_target
-from harness.model import Program, Subprogram
+from harness.model import Program, Subprogram, Vector
 
 LIMIT = 512  # bytes that the frames of a chain of calls may take
 
@@ -20,33 +22,54 @@ def callee_at(program: Program, slot: int) -> Subprogram | None:
     return next((sub for sub in program.subprograms if sub.start == target), None)
 
 
-def frames_too_large(program: Program, message: str) -> bool:
+def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) -> bool:
     """Return whether *message* is about frames that are too large, and they are.
 
     What the instructions show of each is added up along every chain of calls; an address that
-    is made, and never used below what others are, may make it more than the verifier says.
+    is made, and never used below what others are, may make it more than the verifier says. So
+    what runs on *vectors* touch of the frames of that chain has to be too much, too.
     """
     named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
     if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
         return False
-    sizes = {sub.start: -(-depth(program, sub) // 16) * 16 for sub in program.subprograms}
-    calls = {
-        sub.start: {
-            callee.start
+    lowest = touched(program, vectors)
+    sizes = [
+        (_rounded(depth(program, sub)), _rounded(lowest.get(number, 0)))
+        for number, sub in enumerate(program.subprograms)
+    ]
+    calls = [
+        {
+            program.subprogram_at(callee.start)
             for slot in range(sub.start, sub.end)
             if (callee := callee_at(program, slot)) is not None
         }
         for sub in program.subprograms
-    }
+    ]
     wanted = int(named[1]), int(named[2])
-    work = [(0, 1, sizes[0])]
+    work = [(0, 1, *sizes[0])]
     while work:
-        at, count, size = work.pop()
-        if count == wanted[0] and size >= wanted[1]:  # and so beyond the limit
+        at, count, size, used = work.pop()
+        if count == wanted[0] and size >= wanted[1] and used > LIMIT:
             return True
         if count < wanted[0]:
-            work += [(callee, count + 1, size + sizes[callee]) for callee in calls[at]]
+            work += [(n, count + 1, size + sizes[n][0], used + sizes[n][1]) for n in calls[at]]
     return False
+
+
+def _rounded(size: int) -> int:
+    """Return what Linux counts for a frame of *size* bytes where there is a JIT."""
+    return -(-size // 16) * 16
+
+
+def touched(program: Program, vectors: Sequence[Vector]) -> dict[int, int]:
+    """Return how far below r10 runs get at the frame of each function, by its number."""
+    lowest: dict[int, int] = {}
+
+    def see(seen: StackAccess) -> None:
+        lowest[seen.function] = max(lowest.get(seen.function, 0), -seen.offset)
+
+    watch(program, vectors, see)
+    return lowest
 
 
 def depth(program: Program, sub: Subprogram) -> int:

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.grow.frames import callee_at, depth
-from harness.interp import HELPERS, STACK, STACK_SIZE, Interpreter
-from harness.isa.insn import FP, Alu, Atomic, Call, Insn, Jump, Load, Store, StoreImm
+from harness.grow.stack_accesses import StackAccess, operand, watch
+from harness.isa.insn import FP, Alu, Call, Jump, Load, Store, StoreImm
 from harness.isa.stack_args import SLOT_SIZE
-from harness.legs.kfunc_models import KFUNCS
 from harness.model import Program, Subprogram, Vector
 from harness.triage.rules import operands, successors
 
@@ -76,7 +75,7 @@ def homes(program: Program, number: int) -> Iterator[Home]:
     other: set[tuple[int, int]] = set()
     for slot in range(sub.start, sub.end):
         insn = program.insns[slot]
-        access = _access(insn)
+        access = operand(insn)
         if access is None or access.base != FP:
             continue
         place = access.offset, access.size
@@ -90,27 +89,6 @@ def homes(program: Program, number: int) -> Iterator[Home]:
         inside = offset % SLOT_SIZE + size <= SLOT_SIZE and size < SLOT_SIZE
         if alone and inside and place in loaded & stored - other:
             yield Home(number, offset, size, frozenset(slots))
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    base: int  # register
-    offset: int
-    size: int
-    writes: bool
-
-
-def _access(insn: Insn) -> _Access | None:
-    match insn:
-        case Load(src=base, off=off, size=size) if base <= FP:
-            return _Access(base, off, size, False)
-        case Store(dst=base, off=off, size=size) | StoreImm(dst=base, off=off, size=size):
-            return _Access(base, off, size, True) if base <= FP else None
-        case Atomic(op="load_acquire", src=base, off=off, size=size):
-            return _Access(base, off, size, False)
-        case Atomic(dst=base, off=off, size=size):
-            return _Access(base, off, size, True)
-    return None
 
 
 def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -135,52 +113,34 @@ def forgotten(program: Program, vectors: Sequence[Vector]) -> Mapping[Home, set[
     candidates = [list(homes(program, number)) for number in range(len(program.subprograms))]
     if not any(candidates):
         return {}
-    accesses = {slot: _access(insn) for slot, insn in enumerate(program.insns)}
     found: dict[Home, set[int]] = {}
     shared: set[Home] = set()
-    owners: dict[int, int] = {}  # high half of a frame's addresses: function
-    kept: dict[tuple[int, Home], _Kept] = {}
-    innermost = 0
+    kept: dict[tuple[int, Home], _Kept] = {}  # by frame
 
-    def look(slot: int, held: tuple[int | None, ...]) -> None:
-        nonlocal innermost
-        window = (held[FP] or 0) >> 32
-        if window > innermost:  # a call, or the start
-            owners[window] = program.subprogram_at(slot)
-            for key in [key for key in kept if key[0] == window]:
-                del kept[key]
-        innermost = window
-        access = accesses[slot]
-        if access is None:
-            return
-        address = (held[access.base] or 0) + access.offset
-        at = address >> 32
-        if not STACK <= at <= innermost:
-            return
-        place = (address & 0xFFFF_FFFF) - STACK_SIZE, access.size
-        for home in candidates[owners[at]]:
-            if slot in home.slots and at == window:
-                if access.writes:
+    def enter(frame: int) -> None:
+        for key in [key for key in kept if key[0] == frame]:
+            del kept[key]
+
+    def see(seen: StackAccess) -> None:
+        at, place = seen.frame, (seen.offset, seen.size)
+        for home in candidates[seen.function]:
+            if seen.slot in home.slots and seen.own:
+                if seen.writes:
                     kept[at, home] = _Kept()
                 elif (at, home) not in kept:
                     shared.add(home)  # what is there before anything is stored
                 elif kept[at, home].beside or home.offset % SLOT_SIZE:
-                    found.setdefault(home, set()).add(slot)
+                    found.setdefault(home, set()).add(seen.slot)
             elif _meet(place, (home.offset, home.size)):
                 shared.add(home)
             elif (
-                access.writes
+                seen.writes
                 and (at, home) in kept
                 and _meet(place, (home.offset // SLOT_SIZE * SLOT_SIZE, SLOT_SIZE))
             ):
                 kept[at, home].beside = True
 
-    interpreter = Interpreter(program, HELPERS, KFUNCS)
-    for vector in vectors:
-        owners.clear()
-        kept.clear()
-        innermost = 0
-        interpreter.run(vector, trace=look)
+    watch(program, vectors, see, enter)
     return {home: loads for home, loads in found.items() if home not in shared}
 
 

@@ -338,7 +338,7 @@ def _beyond(it: _Refused) -> tuple[str, _Trial] | None:
 
 def _frames(it: _Refused) -> tuple[str, _Trial] | None:
     """Let frames take more than they may, where they do by what the instructions show."""
-    if not frames_too_large(it.program, it.message):
+    if not frames_too_large(it.program, it.message, it.runs.vectors):
         return None
     options = replace(it.trial.options, max_stack=ROOM)
     return FRAMES, replace(it.trial, options=options)

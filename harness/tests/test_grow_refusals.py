@@ -17,7 +17,7 @@ from harness.grow import frames, half_slots, refusals, units
 from harness.grow.batch import Order, batch_c
 from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
-from harness.grow.frames import depth, frames_too_large
+from harness.grow.frames import depth, frames_too_large, touched
 from harness.grow.optimised import Optimised, functions, leave_out, parsed
 from harness.grow.refusals import Origin, Runs, explain, shrunk
 from harness.interp import Interpreter
@@ -609,12 +609,28 @@ def test_parameters_and_arguments_are_read_from_ir():
 
 def test_frames_are_added_up(tmp_path: Path, compiler: Compiler):
     config = BuildConfig(compiler.name, "1", "v3", "hidden")
-    ((program, verdict, _, _),) = refused(FRAMES, config, compiler, tmp_path)
+    ((program, verdict, _, runs),) = refused(FRAMES, config, compiler, tmp_path)
     sizes = [depth(program, sub) for sub in program.subprograms]
     assert min(sizes[1:]) >= 320
-    assert frames_too_large(program, verdict.message)
+    assert frames_too_large(program, verdict.message, runs.vectors)
     number = re.findall(r"\d+", verdict.message)[-1]
-    assert not frames_too_large(program, verdict.message.replace(number, str(int(number) + 16)))
+    more = verdict.message.replace(number, str(int(number) + 16))
+    assert not frames_too_large(program, more, runs.vectors)
+
+
+def test_frames_are_too_large_where_runs_use_them(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(FRAMES, config, compiler, tmp_path)
+    seen = touched(program, runs.vectors)
+    assert all(
+        seen[number] <= depth(program, sub)
+        for number, sub in enumerate(program.subprograms)
+        if number in seen
+    )
+    assert sum(seen.values()) > 512
+    # what nobody gets at may be a mistake in adding up
+    assert not frames_too_large(program, verdict.message, ())
+    assert explain(program, verdict, text, replace(runs, vectors=())).constructs == ()
 
 
 def test_frames_that_linux_allows_are_not_too_large(
@@ -628,9 +644,10 @@ def test_frames_that_linux_allows_are_not_too_large(
     built = pipeline.compile_build(planned, config, settings)
     (program,) = [p for p, _ in pipeline.built_programs(built, settings) if p.name[-2:] == "_f"]
     message = "combined stack size of 3 calls is 128. Too large"
-    assert not frames_too_large(program, message)  # a verifier whose limit slipped
-    monkeypatch.setattr(frames, "LIMIT", 127)
-    assert frames_too_large(program, message)
+    vectors = planned.vectors["f"]
+    assert not frames_too_large(program, message, vectors)  # a verifier whose limit slipped
+    monkeypatch.setattr(frames, "LIMIT", 111)
+    assert frames_too_large(program, message, vectors)
 
 
 def test_a_variable_that_shrank_takes_no_other_program_with_it(
