@@ -32,6 +32,7 @@ from harness.model import (
 from harness.pipeline import Check
 
 NARROW = "narrow signed argument in a slot"
+BEHIND = "and then: "  # in a bucket: what nothing explains, behind what something does
 
 
 def bucket(check: Check, constructs: Sequence[str] = ()) -> str:
@@ -79,7 +80,7 @@ def refused_for(program: Program, refusal: Rejected, origin: Origin, runs: Runs)
     """
     found = explain(program, refusal, origin, runs)
     if found.left:
-        return [f"and then: {general(found.left)}"] if found.constructs else []
+        return [f"{BEHIND}{general(found.left)}"] if found.constructs else []
     return list(dict.fromkeys(found.constructs))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import pipeline
 from harness.findings import Finding
 from harness.grow import features as shown_by
-from harness.grow.buckets import bucket, constructs, refused_for
+from harness.grow.buckets import BEHIND, bucket, constructs, refused_for
 from harness.grow.features import general
 from harness.grow.optimised import Optimised, functions, leave_out
 from harness.grow.refusals import FEW, Functions, Origin, Runs, shrunk
@@ -283,7 +283,7 @@ def _excused(seen: Judgement, planned: Plan, settings: Settings) -> Judgement:
     """Return *seen*, a refusal, as unknown where nothing explains it and the C is undefined."""
     named = causes(seen, settings)
     seen = replace(seen, causes=named)
-    if named:
+    if named and not named[0].startswith(BEHIND):
         return seen
     place = seen.target.place
     numbers = range(len(seen.target.vectors))
