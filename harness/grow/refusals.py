@@ -21,6 +21,7 @@ from harness.compare import agree
 from harness.grow import half_slots, optimised
 from harness.grow.frames import LIMIT, callee_at, frames_too_large
 from harness.grow.optimised import Optimised
+from harness.grow.slots import callees_behind, goes_nowhere
 from harness.interp import CONTEXT, FUNCTION, HELPERS, MAX_FRAMES, STACK, VALUE, Interpreter
 from harness.isa.insn import (
     FP,
@@ -62,6 +63,7 @@ ADDED   = "a parameter that clang made of a pointer"
 BEYOND  = "an argument beyond the twelfth that clang made of a pointer"
 SHRUNK  = "a variable that clang made smaller than its type"
 UNREAD  = "an undefined register in a slot for no value"
+UNSET   = "no value for an argument of a global function"
 BARE    = "no store to a slot for no value"
 BLANK   = "an undefined register that clang goes on from"
 OR      = "|= in place of += on an address"
@@ -77,6 +79,7 @@ CONSTRUCTS = (
     BEYOND,
     SHRUNK,
     UNREAD,
+    UNSET,
     BARE,
     BLANK,
     OR,
@@ -318,7 +321,7 @@ def _beyond(it: _Refused) -> tuple[str, _Trial] | None:
     slot, btf = outgoing_slot(it.at), it.program.btf
     if slot is None or slot <= MAX_SLOTS or btf is None or not it.broken("form"):
         return None
-    callees = _callees_behind(it.program, it.insn, slot)
+    callees = callees_behind(it.program, it.insn, slot)
     now = it.functions()
     for sub in callees:
         seen = now.get(sub.name)
@@ -356,7 +359,7 @@ def _unread(it: _Refused) -> tuple[str, Program] | None:
     insn, slot = it.at, outgoing_slot(it.at)
     if slot is None or not isinstance(insn, Store) or it.message != f"R{insn.src} !read_ok":
         return None
-    callees = _callees_behind(it.program, it.insn, slot)
+    callees = callees_behind(it.program, it.insn, slot)
     if not callees or not all(it.passes_nothing(sub, slot) for sub in callees):
         return None
     if not it.broken("unread"):
@@ -364,6 +367,39 @@ def _unread(it: _Refused) -> tuple[str, Program] | None:
     insns = list(it.program.insns)
     insns[it.insn] = StoreImm(insn.size, insn.dst, insn.off, ANYTHING)
     return UNREAD, replace(it.program, insns=tuple(insns))
+
+
+def _spilled(it: _Refused) -> tuple[str, Program] | None:
+    """Spill something where an undefined register is kept for slots that get no value."""
+    insn = it.at
+    if not isinstance(insn, Store) or (insn.dst, insn.size) != (FP, SLOT_SIZE):
+        return None
+    if it.message != f"R{insn.src} !read_ok" or not it.broken("unread"):
+        return None
+    back = [
+        slot
+        for slot, load in enumerate(it.program.insns[it.sub.start : it.sub.end], it.sub.start)
+        if isinstance(load, Load) and (load.src, load.off) == (FP, insn.off)
+    ]
+    if not back or not all(
+        goes_nowhere(it.program, slot, it.sub.end, it.passes_nothing) for slot in back
+    ):
+        return None
+    insns = list(it.program.insns)
+    insns[it.insn] = StoreImm(insn.size, insn.dst, insn.off, ANYTHING)
+    return UNREAD, replace(it.program, insns=tuple(insns))
+
+
+def _unset(it: _Refused) -> tuple[str, Program] | None:
+    """Put something in a register for which a call of a global function has no value."""
+    named = re.fullmatch(r"R(\d+) is not a scalar", it.message)
+    callee = callee_at(it.program, it.insn)
+    if named is None or callee is None or not 1 <= int(named[1]) <= REG_ARGS:
+        return None
+    register = int(named[1])
+    if not it.passes_nothing(callee, register - REG_ARGS):
+        return None
+    return _put(it, UNSET, {it.insn: Alu("mov", 64, register, None, ANYTHING)})
 
 
 def _bare(it: _Refused) -> tuple[str, Program] | None:
@@ -538,7 +574,9 @@ MENDS: tuple[tuple[str, _Mend], ...] = (
     (r"invalid read from stack arg|callee expects|calls only require", _signature),
     (r"callee expects", _bare),
     (r"!read_ok", _unread),
+    (r"!read_ok", _spilled),
     (r"!read_ok", _blank),
+    (r"is not a scalar", _unset),
     (r"bitwise operator \|= on pointer prohibited", _or),
     (r"cannot return stack pointer to the caller", _void),
     (r"variable-offset|map value|unbounded|outside of the allowed", _bool),
@@ -566,21 +604,3 @@ def _put(
 
 
 # --- code ---------------------------------------------------------------------------------
-
-
-def _callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]:
-    """Return the functions that the store to outgoing *slot* at *start* is for."""
-    found: list[Subprogram] = []
-    seen, work = {start}, list(successors(program.insns[start], start))
-    while work:
-        at = work.pop()
-        if at in seen or at >= len(program.insns):
-            continue
-        seen.add(at)
-        insn = program.insns[at]
-        callee = callee_at(program, at)
-        if callee is not None:
-            found.append(callee)
-        elif not isinstance(insn, Call) and outgoing_slot(insn) != slot:
-            work += successors(insn, at)
-    return found

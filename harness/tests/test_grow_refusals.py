@@ -20,6 +20,7 @@ from harness.grow.campaign import known_as
 from harness.grow.frames import depth, frames_too_large, touched
 from harness.grow.optimised import Optimised, functions, leave_out, parsed
 from harness.grow.refusals import Origin, Runs, explain, shrunk
+from harness.grow.slots import goes_nowhere
 from harness.interp import Interpreter
 from harness.isa.asm import assemble
 from harness.isa.insn import Call, Goto, Store
@@ -101,6 +102,7 @@ CONFIRMED = {
     refusals.REMOVED: (case("clang_removed_parameter.toml"), "2", "v4", "static"),
     refusals.ADDED:   (read("promoted_pointer.c"), "3", "v3", "static"),
     refusals.BEYOND:  (case("clang_promoted_beyond_limit.toml"), "3", "v3", "hidden"),
+    refusals.UNSET:   (case("clang_unset_argument.toml"), "2", "v3", "hidden"),
     refusals.SHRUNK:  (case("clang_shrunk_global.toml"), "2", "v3", "hidden"),
     refusals.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
     refusals.BLANK:   (read("undefined_phi.c"), "s", "v3", "hidden"),
@@ -193,6 +195,56 @@ def test_an_address_in_r0_counts_where_a_function_returns_nothing(
     # r0 is no address here: the refusal would be a fault of the verifier
     assert refusals._void(it) is None
     assert named(program, refusal.message, text, runs, monkeypatch) == set()
+
+
+SPILLED = """
+__attribute__((noinline)) long first(int a, long b, long c, long d, long e, long f)
+{
+	return a;
+}
+
+__attribute__((noinline))
+long unread(long a, long b, unsigned short c, long d, long e, long f, long g, long h)
+{
+	__sync_fetch_and_add(&e, h);
+	return f;
+}
+
+long spilled(long a, unsigned short b, long c, long d, long f, long e)
+{
+	unread(a, b, c, d, e, f, -16777217, 0);
+	return unread(a, b, c, d, e, !a, f, a) ^ first(c, e, b, -1, 65536, -1);
+}
+"""
+
+
+def test_an_undefined_register_may_be_spilled_on_its_way(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "2", "v4", "hidden")
+    seen = {p.name: rest for p, *rest in refused(SPILLED, config, compiler, tmp_path)}
+    assert list(seen) == ["crosscheck_spilled"]
+    for program, verdict, origin, runs in refused(SPILLED, config, compiler, tmp_path):
+        assert explain(program, verdict, origin, runs).constructs == (refusals.UNREAD,) * 2
+
+
+@pytest.mark.parametrize(
+    ("between", "nowhere"),
+    [
+        ("*(u64 *)(r11 - 8) = r1\nr1 = 0", True),
+        ("r2 = 5\n*(u64 *)(r11 - 8) = r1\nr1 = 0", True),
+        ("*(u64 *)(r11 - 8) = r1", True),  # the call spoils it
+        ("*(u64 *)(r11 - 8) = r1\nr2 = r1", False),
+        ("*(u64 *)(r11 - 8) = r1\nif r2 == 0 goto +0\nr1 = 0", False),
+        ("*(u64 *)(r11 - 8) = r2", False),
+        ("r1 += 1\n*(u64 *)(r11 - 8) = r1", False),
+    ],
+)
+def test_what_only_goes_to_dead_slots_goes_nowhere(between: str, nowhere: bool):
+    text = f"r1 = *(u64 *)(r10 - 8)\n{between}\ncall f\nexit\nf:\nr0 = 0\nexit"
+    functions = (corpus.FunctionDecl("f", ("u64",) * 6),)
+    program = corpus.program(corpus.ProgramText(text, functions=functions), "x")
+    end = program.subprograms[0].end
+    assert goes_nowhere(program, 0, end, lambda _callee, slot: slot == 1) is nowhere
+    assert not goes_nowhere(program, 0, end, lambda _callee, _slot: False)
 
 
 def test_what_no_run_shows_is_no_address(tmp_path: Path, compiler: Compiler):
