@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,12 @@ from harness.source.excerpt import Excerpt
 from harness.source.produce import Parents
 from harness.source.sheet import Sheet
 from harness.toolchain import Compiler, builds, run_compiler, syntax_tree
+
+PATIENCE = 60.0  # seconds that a compiler may take over a file
+
+
+class StuckError(Exception):
+    """A compiler did not finish over a file of C that is to be read."""
 
 
 def packed_parents(paths: Sequence[Path], settings: Settings) -> bytes:
@@ -59,8 +66,12 @@ def _packed(cases: Sequence[Path], sources: Sequence[Path], settings: Settings) 
         else:
             texts.append(case)
     texts += sources
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # they wait for clang
-        sheets = list(pool.map(partial(_sheet, settings=settings), texts))
+    settings = replace(settings, patience=PATIENCE)
+    try:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # they wait for clang
+            sheets = list(pool.map(partial(_sheet, settings=settings), texts))
+    except StuckError as stuck:
+        raise HarnessError(f"{stuck}: name another compiler with --clang") from None
     known = tuple(sheet for sheet in sheets if sheet is not None)
     found = Parents(tuple(trees), tuple(streams), known)
     return pack_parents(found) if found != Parents() else b""
@@ -112,7 +123,10 @@ def excerpt_of(c: str, function: str, settings: Settings) -> Excerpt | None:
     with tempfile.TemporaryDirectory(prefix="crosscheck-") as folder:
         path = Path(folder, "whole.c")
         path.write_text(c, encoding="utf-8")
-        found = read_sheet(path, settings, cuts=True)
+        try:
+            found = read_sheet(path, settings, cuts=True)
+        except StuckError:
+            return None
     return Excerpt(found, function) if found is not None and function in found.tests else None
 
 
@@ -148,7 +162,10 @@ def read_sheet(path: Path, settings: Settings, *, cuts: bool = False) -> Sheet |
         return None
     newest = BuildConfig(compiler.name, "2", MCPUS[-1], "hidden")
     settings = replace(settings, configs=(newest,), legs=(), vectors=1)
+    began = time.monotonic()
     planned = pipeline.plan(path, str(path), settings)
+    if planned.failure and time.monotonic() - began >= settings.patience:
+        raise StuckError(f"{path.name}: {planned.failure}")
     if planned.failure or planned.programs or planned.externs or not planned.layouts:
         return None
     mcpu = min(planned.mcpus, default="v1")

@@ -161,7 +161,7 @@ def _splice(rng: random.Random, one: Excerpt, sheets: Sequence[Sheet]) -> Change
         edits = [((root.body, root.body), f"\n\tunsigned long long {name} = {wide}{call};")]
         edits += [((a, a), f"{wide}("), ((b, b), f") ^ {name}")]
     stays: list[Edit] = []
-    if rng.random() < NOINLINE:
+    if rng.random() < NOINLINE and "noinline" not in other.text[callee.start : callee.body]:
         stays = [((callee.start, callee.start), "__attribute__((noinline)) ")]
     if other is one.sheet:
         return Change((*edits, *stays), callee=callee.name, other=other)

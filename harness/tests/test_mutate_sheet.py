@@ -15,10 +15,11 @@ import harness
 from harness import corpus, findings, pipeline
 from harness.findings import Finding
 from harness.grow import batch, shrinking, units
+from harness.grow import parents as parents_module
 from harness.grow import parents as reading
 from harness.grow.batch import Order, check_batch
 from harness.grow.parents import excerpt_of, packed_parents, read_sheet, sheet_of
-from harness.model import BuildConfig
+from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.source import mutate_sheet, produce, sheet_reading, shrink_sheet
 from harness.source.excerpt import Change, Excerpt
@@ -126,6 +127,18 @@ def test_programs_and_broken_text_are_no_parents(settings: Settings, tmp_path: P
         assert read_sheet(tmp_path / "x.c", settings) is None
     for name in ("refused/slots.c", "calls/kfuncs.c", "calls/maps.c"):
         assert read_sheet(ROOT / "c_sources" / name, settings) is None
+
+
+def test_a_compiler_that_hangs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CROSSCHECK_NO_CACHE", "1")
+    monkeypatch.setattr(parents_module, "PATIENCE", 0.5)
+    script = tmp_path / "clang"
+    script.write_text("#!/bin/sh\nsleep 100\n")
+    script.chmod(0o755)
+    broken = Settings((), (Compiler((str(script),), "planted", "1", True, "option"),))
+    with pytest.raises(HarnessError, match=r"^loops\.c: the compiler did not finish .*--clang$"):
+        packed_parents([ROOT / "c_sources" / "loops.c"], broken)
+    assert excerpt_of(FREE, "f", replace(broken, patience=0.5)) is None
 
 
 def mutants(sheets: list[Sheet], count: int) -> list[Excerpt]:
