@@ -157,7 +157,9 @@ def _splice(rng: random.Random, one: Excerpt, sheets: Sequence[Sheet]) -> Change
     edits: list[Edit] = [((a, a), f"{wide}("), ((b, b), f") ^ {wide}{call}")]
     # its result is alive all the time; always so where it may matter which comes first
     if rng.random() < 0.5 or re.search(r"=|\+\+|--", one.sheet.text[a:b]):
-        name = "crosscheck_spliced"
+        name = "spliced"
+        while name in one.sheet.text or name in other.text:
+            name += "_"
         edits = [((root.body, root.body), f"\n\tunsigned long long {name} = {wide}{call};")]
         edits += [((a, a), f"{wide}("), ((b, b), f") ^ {name}")]
     stays: list[Edit] = []

@@ -162,6 +162,20 @@ def test_mutants_change_types_places_constants_and_calls(sheets: list[Sheet]):
     assert min(kinds.values()) > 3
 
 
+def test_a_mutant_that_calls_another_function_may_be_changed_again(
+    settings: Settings, sheets: list[Sheet], tmp_path: Path
+):
+    call = next(
+        each
+        for number in range(400)
+        if (each := mutate_sheet.excerpt(random.Random(number), sheets)) is not None
+        if "unsigned long long spliced =" in each.text
+    )
+    again = sheet(call.text, settings, tmp_path)
+    texts = [each.text for each in mutants([again], 200) if each.function == call.function]
+    assert any("unsigned long long spliced_ =" in text for text in texts)
+
+
 def shape(one: Signature) -> list[object]:
     """Return what a driver has to know of a signature."""
 
