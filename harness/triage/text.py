@@ -58,7 +58,7 @@ from harness.triage.linux import image_difference
 from harness.triage.marking import NO_MARK, Mark
 
 CONTEXT = 64  # bytes, zero, of a case that has no vector
-FUEL = 1 << 16  # instructions a vector may take
+FUEL = 1 << 18  # instructions a vector may take: may_goto asks the clock after 65535 rounds
 TEXTS = 64  # that are looked at together, by ours
 BATCH = 8  # texts that Linux is asked about together, where none ends a guest
 ATTEMPTS = 12800  # texts that a reduction looks at
