@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from harness import pipeline
 from harness.corpus import Case, SourceText
 from harness.findings import Finding
 from harness.grow import streams
@@ -32,6 +33,7 @@ from harness.grow.units import (
 from harness.model import BuildConfig, HarnessError
 from harness.pipeline import Settings
 from harness.source import produce, shrink_sheet, tree
+from harness.source.excerpt import Excerpt
 from harness.source.printing import print_file
 from harness.source.produce import C, Stream
 from harness.source.shrink import shrink
@@ -115,7 +117,11 @@ def _small_c(order: Order, number: int, wanted: frozenset[str], config: BuildCon
     if not shows([one])[0]:
         return NewCase(number, None)
     small = produce.shrink_c(one, shows, rounds=ROUNDS, over=partial(_after, deadline))
-    return NewCase(number, c_case(small, config, Path()), shown[small])
+    case = c_case(small, config, Path("grow.toml"))
+    compiler = settings.compiler(config.compiler)
+    if isinstance(small, Excerpt) and pipeline.check_case(case, compiler):
+        return NewCase(number, None)  # for a function that it calls, which is under test there, too
+    return NewCase(number, case, shown[small])
 
 
 def c_case(one: C, config: BuildConfig, path: Path) -> Case:

@@ -253,6 +253,30 @@ def test_a_batch_of_mutants_agrees_or_says_why(settings: Settings, monkeypatch: 
     assert sheet_of(made.case, settings) is not None
 
 
+def test_what_calls_a_function_that_diverges_is_no_case(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    text = """
+    static __attribute__((noinline)) long in(long a, long b, long c, long d, long e, short g)
+    {
+        return (a ^ b ^ c ^ d ^ e) - g;
+    }
+    __attribute__((noinline)) long out(int a, int b, int c, int d, short e, int f)
+    {
+        return in(a, b, c, d, f, e);
+    }
+    long f(long a, long b, long c, long d, long e, long g) { return out(1, 2, 3, 4, 5, 6) + a; }
+    """
+    one = Excerpt(sheet(text, settings, tmp_path), "f")
+    monkeypatch.setattr(produce, "c_program", lambda *_: one)
+    config = BuildConfig(settings.compilers[0].name, "2", "v3", "hidden")
+    order = Order(0, 1, 0, settings)
+    made = shrinking.shrink_case(order, 0, frozenset(), config)
+    assert made.case is None
+    made = shrinking.shrink_case(order, 0, frozenset(), replace(config, mcpu="v1"))
+    assert made.case is not None
+
+
 def test_a_finding_of_a_mutant_stands_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
