@@ -153,6 +153,7 @@ class Verification:
     processed: int = 0  # instructions
     seconds: float = 0.0
     frames: tuple[Frame, ...] = ()  # by subprogram, of what is accepted: for a JIT
+    dead: frozenset[int] = frozenset()  # slots that no path reached, of what is accepted
     events: frozenset[str] = frozenset()  # what came up: kinds of spills, pruning, refinements
 
 

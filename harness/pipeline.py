@@ -392,7 +392,8 @@ def judge_function(
 ) -> Judged:
     """Do as ``check_function``, and return what it saw on the way."""
     verification = verifier.verify(program, log_level=0, options=_options(settings))
-    legs, whys, image = run_legs_and_image(program, planned.vectors[place.signature.name], settings)
+    vectors = planned.vectors[place.signature.name]
+    legs, whys, image = run_legs_and_image(program, vectors, settings, verification.dead)
     check = _compared(planned, place, config, settings, program, verification, legs, whys, linux)
     return Judged(check, program, verification, image)
 
@@ -473,16 +474,23 @@ def run_legs(
 
 
 def run_legs_and_image(
-    program: Program, vectors: Sequence[Vector], settings: Settings
+    program: Program,
+    vectors: Sequence[Vector],
+    settings: Settings,
+    dead: frozenset[int] = frozenset(),
 ) -> tuple[dict[str, Sequence[Outcome]], list[str], Image | None]:
-    """Do as ``run_legs``, and return the JIT's image too, if there is one."""
+    """Do as ``run_legs``, and return the JIT's image too, if there is one.
+
+    The JIT gets *program* without what the verifier found *dead*, as Linux does it: where that
+    is not dead, its results tell.
+    """
     legs: dict[str, Sequence[Outcome]] = {}
     whys: list[str] = []
     image = None
     for leg in ("interp", "jit"):
         if leg not in settings.legs:
             continue
-        runner = _runner(program, leg)
+        runner = _runner(program, leg, dead)
         some = vectors[: settings.interp_vectors] if leg == "interp" else vectors
         seen: Sequence[Outcome]
         if isinstance(runner, Unknown):
@@ -525,9 +533,11 @@ def verdict_check(base: Check, ours: Verdict, linux: Verdict) -> Check:
     return replace(base, outcome="diverge", detail=why, divergences=(divergence,))
 
 
-def execute(program: Program, leg: str, vectors: Sequence[Vector]) -> Sequence[Outcome]:
-    """Run *program* on the BPF leg named *leg*."""
-    runner = _runner(program, leg)
+def execute(
+    program: Program, leg: str, vectors: Sequence[Vector], dead: frozenset[int] = frozenset()
+) -> Sequence[Outcome]:
+    """Run *program* on the BPF leg named *leg*, the JIT without what is *dead*."""
+    runner = _runner(program, leg, dead)
     if isinstance(runner, Unknown):
         return [runner for _ in vectors]
     return _run(program, runner, vectors)
@@ -566,11 +576,11 @@ def execute_over(
     return runner.over(vector, stacks) if isinstance(runner, InterpRunner | JitRunner) else []
 
 
-def _runner(program: Program, leg: str) -> Runner | Unknown:
+def _runner(program: Program, leg: str, dead: frozenset[int] = frozenset()) -> Runner | Unknown:
     if leg == "interp":
         return InterpLeg().prepare(program)
     if leg == "jit":
-        return _jit_leg().prepare(verifier.fixup(program))
+        return _jit_leg().prepare(verifier.fixup(program, dead))
     raise HarnessError(f"no leg {leg} that runs BPF (interp, jit)")
 
 

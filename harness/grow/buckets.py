@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness import verifier
 from harness.btf import Btf, Int
 from harness.compare import agree
 from harness.grow.features import general
@@ -19,6 +20,7 @@ from harness.isa.insn import Load
 from harness.isa.stack_args import REG_ARGS, incoming_slot
 from harness.legs.kfunc_models import KFUNCS
 from harness.model import (
+    Accepted,
     Divergence,
     Mask,
     Outcome,
@@ -29,9 +31,10 @@ from harness.model import (
     Trapped,
     Unknown,
 )
-from harness.pipeline import Check
+from harness.pipeline import Check, execute
 
 NARROW = "narrow signed argument in a slot"
+FORGOTTEN = "a slot whose value Linux forgets to need"
 BEHIND = "and then: "  # in a bucket: what nothing explains, behind what something does
 
 
@@ -98,7 +101,34 @@ def constructs(program: Program, check: Check, mask: Mask | None) -> list[str]:
     sites = narrow_slots(program)
     if sites and check.divergences and _mended(program, sites, check.divergences, mask):
         return [NARROW]
+    if check.divergences and _forgotten(program, check.divergences, mask):
+        return [FORGOTTEN]
     return []
+
+
+def _forgotten(program: Program, divergences: Sequence[Divergence], mask: Mask | None) -> bool:
+    """Return whether the image is right with what a mended verifier leaves of *program*.
+
+    And wrong, as Linux's, with what is left as Linux does it, which forgets that the value of a
+    slot counts where it cuts a path off (known.toml, linux-unpropagated-slot).
+    """
+    now, then = (
+        verifier.verify(program, log_level=0, options=verifier.Options(propagate_slots=mended))
+        for mended in (False, True)
+    )
+    if not isinstance(then.verdict, Accepted) or not then.dead < now.dead:
+        return False
+    for divergence in divergences:
+        (wrong,) = execute(program, "jit", [divergence.vector], now.dead)
+        (right,) = execute(program, "jit", [divergence.vector], then.dead)
+        told: dict[str, Any] = dict(zip(divergence.legs, divergence.outcomes, strict=True))
+        images = [told.pop(leg) for leg in ("jit", "kernel") if leg in told]
+        others = list(told.values())
+        if len(images) != 1 or len(others) != 1 or isinstance(right, Unknown):
+            return False
+        if not agree(wrong, images[0], mask) or not agree(right, others[0], mask):
+            return False
+    return True
 
 
 def narrow_slots(program: Program) -> dict[int, int]:

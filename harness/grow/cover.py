@@ -99,7 +99,8 @@ def _source(case: Case, settings: Settings) -> tuple[frozenset[str], frozenset[s
                     shown |= shown_by.code_features(program, None)
                     continue
                 seen = pipeline.judge_function(planned, place, config, settings, program)
-                shown |= shown_by.code_features(program, seen.image)
+                dead = seen.verification.dead
+                shown |= shown_by.code_features(program, seen.image, dead)
                 shown |= shown_by.verifier_features(seen.verification)
     return frozenset(shown), frozenset(forms)
 

@@ -173,14 +173,16 @@ def _kind(kind: tree.Type) -> str:
 # --- code -----------------------------------------------------------------------
 
 
-def code_features(program: Program, image: Image | None) -> set[str]:
-    """Return the pairs of opcodes of *program*, and the forms its image has."""
+def code_features(
+    program: Program, image: Image | None, dead: frozenset[int] = frozenset()
+) -> set[str]:
+    """Return the pairs of opcodes of *program*, and the forms its image, without *dead*, has."""
     names = _OPCODES.of(program.insns)
     out = {_pair(a, b) for a, b in set(pairwise(names))}
     if image is None:
         return out
-    if sum(len(emitted.addrs) for emitted in image.subprograms) != len(names):
-        program = verifier.fixup(program)  # it made other instructions of some
+    if dead or sum(len(emitted.addrs) for emitted in image.subprograms) != len(names):
+        program = verifier.fixup(program, dead)  # it made other instructions of some
         names = _OPCODES.of(program.insns)
     for sub, emitted in zip(program.subprograms, image.subprograms, strict=False):
         if not emitted.addrs or len(emitted.addrs) != sub.end - sub.start:

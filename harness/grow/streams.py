@@ -75,8 +75,9 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
     features = shown_by.verifier_features(verification)
     refusal = verdict.message if isinstance(verdict, Rejected) else ""
     vectors = stream.vectors if isinstance(verdict, Accepted) else ()
-    legs, whys, image = pipeline.run_legs_and_image(program, vectors, settings)
-    features |= shown_by.code_features(program, image)
+    dead = verification.dead
+    legs, whys, image = pipeline.run_legs_and_image(program, vectors, settings, dead)
+    features |= shown_by.code_features(program, image, dead)
     check = Check("grow.toml", program.name, None, "agree", vectors=len(vectors))
     found: Sequence[Divergence] = ()
     if linux is not None:

@@ -351,7 +351,8 @@ def judgement_features(seen: Judgement, one: Member) -> set[str]:
     """Return what one build of *one* shows, beside what the tree itself does."""
     if seen.program is None or seen.check.config is None:
         return {f"clang error: {general(seen.check.detail)}"}
-    found = shown_by.code_features(seen.program, seen.image)
+    dead = frozenset[int]() if seen.verification is None else seen.verification.dead
+    found = shown_by.code_features(seen.program, seen.image, dead)
     if seen.verification is not None:
         found |= shown_by.verifier_features(seen.verification)
     prefix = name_of(seen.number)

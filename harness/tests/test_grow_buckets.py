@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import harness
-from harness import pipeline
-from harness.grow.buckets import NARROW, bucket, constructs, narrow_slots
-from harness.model import BuildConfig, Returned
-from harness.pipeline import Settings
+from harness import corpus, pipeline
+from harness.corpus.text import program as case_program
+from harness.grow.buckets import FORGOTTEN, NARROW, bucket, constructs, narrow_slots
+from harness.isa.asm import assemble
+from harness.model import BuildConfig, Divergence, Program, Returned, Subprogram
+from harness.pipeline import Check, Settings
 from harness.source import driver
 from harness.toolchain import Compiler
 
+CORPUS = Path(harness.__file__).parent.parent / "corpus"
 SOURCE = Path(harness.__file__).parent.parent / "c_sources" / "narrow_forwarded.c"
 
 
@@ -44,3 +47,27 @@ def test_a_narrow_signed_slot_is_confirmed_by_experiment(compiler: Compiler):
         both = replace(check, divergences=(*check.divergences, other))
         assert constructs(program, both, place.mask) == []
     assert confirmed >= 2
+
+
+def test_a_slot_that_linux_forgets_to_need_is_confirmed_by_a_mended_verifier():
+    text = corpus.read(CORPUS / "linux_unpropagated_slot.toml").program
+    assert text is not None
+    program = case_program(text, "p")
+    right, wrong = Returned(0, b"\2" + bytes(7)), Returned(0, b"\1" + bytes(7))
+    first = Divergence(("interp", "jit"), bytes(8), (right, wrong))
+    check = Check("x.c", "f", None, "diverge", divergences=(first,))
+    assert constructs(program, check, None) == [FORGOTTEN]
+    linux = replace(first, legs=("interp", "kernel"))
+    assert constructs(program, replace(check, divergences=(first, linux)), None) == [FORGOTTEN]
+    for other in (
+        replace(first, outcomes=(right, Returned(0, bytes(8)))),  # neither image does that
+        replace(first, outcomes=(wrong, right)),
+        replace(first, legs=("interp", "native-O0")),
+        replace(first, legs=("jit", "kernel")),
+    ):
+        both = replace(check, divergences=(first, other))
+        assert constructs(program, both, None) == []
+    # what a mended verifier takes for dead, too, is another fault
+    good = assemble("r0 = 1\nif r0 == 1 goto out\nr0 = 2\nout: exit").insns
+    simple = Program("p", "syscall", "syscall", good, (Subprogram("p", 0, len(good)),))
+    assert constructs(simple, check, None) == []

@@ -48,6 +48,7 @@ from harness.triage.facts import (
     VERIFIER,
     Diagnosis,
 )
+from harness.triage.judge import DEAD
 from harness.triage.session import describe, triage_file
 from harness.triage.text import TextTriage, triage_text
 
@@ -198,6 +199,25 @@ def test_results_that_differ_from_both_legs_of_ours() -> None:
     wrong = [Returned(77, run.ctx) for run in case.runs]
     found = triage_text(case, says(Accepted(), *wrong), reduce=False).diagnosis
     assert (found.cause, found.detail) == (LINUX_JIT, "its results differ from interp, jit")
+
+
+def test_an_image_without_what_is_not_dead() -> None:
+    """linux_unpropagated_slot: what is left out is reached, so that no JIT is to blame."""
+    case = corpus.read(CORPUS / "linux_unpropagated_slot.toml")
+    (run,) = case.runs
+    wrong = Returned(0, (1).to_bytes(8, "little"))
+    found = triage_text(case, says(Accepted(), wrong), reduce=False).diagnosis
+    assert (found.cause, found.detail, found.confidence) == (LINUX_VERIFIER, DEAD, CERTAIN)
+    assert found.vector == run.ctx
+    alone = triage_text(case, None, reduce=False).diagnosis
+    assert (alone.cause, alone.detail, alone.suspects) == (VERIFIER, DEAD, (LINUX_VERIFIER,))
+    other = Returned(0, (3).to_bytes(8, "little"))  # neither
+    found = triage_text(case, says(Accepted(), other), reduce=False).diagnosis
+    assert (found.cause, found.detail) == (LINUX_JIT, "its results differ from interp, jit")
+    # Linux right, and ours alone takes it for dead
+    right = Returned(0, (2).to_bytes(8, "little"))
+    found = triage_text(case, says(Accepted(), right), reduce=False).diagnosis
+    assert (found.cause, found.detail) == (VERIFIER, DEAD)
 
 
 def test_a_result_where_the_interpreter_stops_at_a_slot_nobody_wrote() -> None:

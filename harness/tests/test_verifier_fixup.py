@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import harness
+from harness import corpus, pipeline
+from harness.corpus import ProgramText
+from harness.corpus.text import program as case_program
 from harness.interp import Interpreter
 from harness.isa.asm import assemble
 from harness.isa.insn import (
@@ -22,9 +27,18 @@ from harness.isa.insn import (
     Store,
 )
 from harness.isa.targets import function_target
-from harness.model import Frame, HarnessError, LineInfo, Program, Returned, Subprogram
+from harness.model import (
+    Accepted,
+    Frame,
+    HarnessError,
+    LineInfo,
+    Program,
+    Rejected,
+    Returned,
+    Subprogram,
+)
 from harness.tests.programs import program, verdict
-from harness.verifier import fixup
+from harness.verifier import Options, fixup, verify
 from harness.verifier.fixup import AX
 
 
@@ -284,3 +298,44 @@ def test_the_patch_that_makes_a_jump_too_long_is_named() -> None:
     subject = program(text + "E: r0 = 0\nexit")
     with pytest.raises(HarnessError, match="insn 7 cannot be patched due to 16-bit range"):
         fixup(subject)
+
+
+def test_what_the_verifier_finds_dead_is_left_out() -> None:
+    code = "r0 = 1\nif r0 == 1 goto out\nr0 = 2\nr0 = 3\nout: exit"
+    one = program(code)
+    dead = verify(one, log_level=0).dead
+    assert dead == {2, 3}
+    assert fixup(one, dead).insns == assemble("r0 = 1\ngoto out\nout: exit").insns
+    assert fixup(one).insns == one.insns
+    assert verify(program("r0 = 1\nr1 = 5 ll\nexit"), log_level=0).dead == frozenset()
+    assert verify(program("exit\nr0 = 1\nexit"), log_level=0).dead == frozenset()  # refused
+
+
+def test_a_mended_verifier_follows_a_slot_that_linux_forgets() -> None:
+    """corpus/linux_unpropagated_slot*.toml: the mend is the one loop that Linux lacks."""
+    mended = Options(propagate_slots=True)
+    one = case_program(_case("linux_unpropagated_slot"), "p")
+    as_linux = verify(one, log_level=0)
+    assert as_linux.verdict == Accepted()
+    assert as_linux.dead
+    assert verify(one, log_level=0, options=mended).dead == frozenset()
+    assert _first(one, as_linux.dead) == 1
+    assert _first(one, frozenset()) == 2
+    beyond = case_program(_case("linux_unpropagated_slot_beyond"), "p")
+    assert verify(beyond, log_level=0).verdict == Accepted()
+    said = verify(beyond, log_level=0, options=mended).verdict
+    assert isinstance(said, Rejected)
+    assert said.message.startswith("math between fp pointer and register with unbounded min value")
+
+
+def _case(name: str) -> ProgramText:
+    text = corpus.read(Path(harness.__file__).parent.parent / "corpus" / f"{name}.toml").program
+    assert text is not None
+    return text
+
+
+def _first(one: Program, dead: frozenset[int]) -> int:
+    """Return the first byte of the context after the JIT's image ran on zeros."""
+    (seen,) = pipeline.execute(one, "jit", [bytes(8)], dead)
+    assert isinstance(seen, Returned)
+    return seen.ctx[0]

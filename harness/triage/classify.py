@@ -342,7 +342,7 @@ def _kernel(facts: Facts, kernel: Kernel | None) -> None:
     words = f"{theirs}; ours: the same" if ours == theirs else f"{theirs}; ours: {ours}"
     facts.note("a real Linux: verdict", words)
     if linux.images:
-        apart = image_difference(facts.built.program, linux.images)
+        apart = image_difference(facts.built.program, linux.images, facts.built.dead)
         facts.note("a real Linux: image against ours", apart or "the same, but for addresses")
     if linux.outcomes and any(not isinstance(o, Unknown) for o in linux.outcomes):
         words = _groups({**facts.natives, **facts.legs, "kernel": linux.outcomes}, facts.mask)

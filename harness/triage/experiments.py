@@ -85,6 +85,8 @@ class Built:
     program: Program | None = None
     verdict: Verdict | None = None
     legs: Mapping[str, Sequence[Outcome]] | None = None
+    dead: frozenset[int] = frozenset()  # slots that the verifier found dead
+    whole: Sequence[Outcome] = ()  # what the JIT's image does with them, if there are any
     notes: tuple[str, ...] = ()  # of the loader
     printed: str = ""  # what the assembler has against the assembly as it is printed
 
@@ -288,18 +290,21 @@ class Bench:
             refused = [r.why for r in loaded.refused if r.name == wanted]
             return replace(built, why=refused[0] if refused else "the object lacks its driver")
         (program,) = kfuncs.attach(programs[:1], self.settings.front_end)
-        verdict = verifier.verify(program, log_level=0).verdict
+        verification = verifier.verify(program, log_level=0)
+        verdict, dead = verification.verdict, verification.dead
         vectors = planned.vectors[planned.layouts[0].signature.name]
         seen: dict[str, Sequence[Outcome]] = {}
+        whole = pipeline.execute(program, "jit", vectors) if dead and "jit" in legs else ()
         for leg in legs:
-            outcomes = pipeline.execute(program, leg, vectors)
+            outcomes = pipeline.execute(program, leg, vectors, dead)
             if isinstance(verdict, Rejected):
                 # what a refused program may not do, it need not do alike
                 batch = Batch.of(outcomes)
                 others = dict.fromkeys(batch.others, Unknown("the program was refused"))
                 outcomes = Batch(batch.r0s, batch.contexts, others)
             seen[leg] = outcomes
-        return replace(built, program=program, verdict=verdict, legs=seen, notes=loaded.notes)
+        built = replace(built, program=program, verdict=verdict, legs=seen, notes=loaded.notes)
+        return replace(built, dead=dead, whole=whole)
 
     # --- native -----------------------------------------------------------------
 

@@ -48,13 +48,17 @@ def linux_leg(
         yield leg
 
 
-def image_difference(program: Program, theirs: Sequence[tuple[str, bytes]]) -> str:
+def image_difference(
+    program: Program, theirs: Sequence[tuple[str, bytes]], dead: frozenset[int] = frozenset()
+) -> str:
     """Return where Linux's image of *program* first differs from ours, "" nowhere.
+
+    Ours is made without what our verifier found *dead*.
 
     Fields that depend on addresses are not compared.
     """
     try:
-        image = compile_program(verifier.fixup(program))
+        image = compile_program(verifier.fixup(program, dead))
     except HarnessError as error:
         return f"ours: {error}"
     if isinstance(image, Unknown):

@@ -53,7 +53,7 @@ from harness.triage.facts import (
     general,
     verdict_text,
 )
-from harness.triage.judge import accepted_alone, refused_alone
+from harness.triage.judge import DEAD, accepted_alone, refused_alone, slots
 from harness.triage.linux import image_difference
 from harness.triage.marking import NO_MARK, Mark
 
@@ -78,6 +78,8 @@ class TextFacts:
     linux: KernelAnswer | None = None
     again: KernelAnswer | None = None
     expected: Sequence[RunCheck] = ()  # by vector
+    dead: frozenset[int] = frozenset()  # slots that our verifier finds dead
+    cut: Sequence[Outcome] = ()  # what the JIT's image does without them, if there are any
     log: list[Experiment] = field(default_factory=list)
 
     def note(self, name: str, result: str) -> None:
@@ -211,7 +213,8 @@ def look(
     for text in texts:
         program = bench.program(text)
         given = options if program.kfunc_btf is None else verifier.Options()
-        verdict = verifier.verify(program, log_level=0, options=given).verdict
+        verification = verifier.verify(program, log_level=0, options=given)
+        dead, cut = verification.dead, list[Outcome]()
         runs: dict[str, Sequence[Outcome]] = {"interp": [], "jit": []}
         if run and text.vectors:
             interp = InterpLeg(FUEL).prepare(program)
@@ -220,9 +223,13 @@ def look(
             else:
                 runs["interp"] = list(interp.run(text.vectors))
             runs["jit"] = list(pipeline.execute(program, "jit", text.vectors))
+            if dead:
+                cut = list(pipeline.execute(program, "jit", text.vectors, dead))
         by_context = {check.ctx: check for check in bench.case.runs}
         expected = [by_context[v] for v in text.vectors if v in by_context]
-        found.append(TextFacts(text, program, verdict, runs, expected=expected))
+        verdict = verification.verdict
+        facts = TextFacts(text, program, verdict, runs, expected=expected, dead=dead, cut=cut)
+        found.append(facts)
     if bench.leg is not None and ask:
         answers = bench.leg.check(
             [facts.program for facts in found],
@@ -258,7 +265,7 @@ def examine(bench: TextBench, text: Text) -> TextFacts:
             facts.note("Linux: what its verifier knows", belief.text)
         theirs = tuple((image.name, image.code) for image in linux.images)
         if theirs:
-            apart = image_difference(facts.program, theirs)
+            apart = image_difference(facts.program, theirs, facts.dead)
             facts.note("Linux: image against ours", apart or "the same, but for addresses")
     (second,) = look(bench, [text])
     facts.again = second.linux
@@ -391,6 +398,9 @@ def _results(facts: TextFacts, linux: KernelAnswer) -> Diagnosis | None:
     ruled_out = _ruled_out(facts, linux)
     if ruled_out is not None:
         return _contradiction(facts, *ruled_out)
+    taken = _taken_for_dead(facts, linux.outcomes)
+    if taken is not None:
+        return taken
     for number, (ours, outcome) in enumerate(
         zip(facts.legs["interp"], linux.outcomes, strict=False)
     ):
@@ -485,7 +495,33 @@ def _same(a: Outcome, b: Outcome) -> bool:
     return type(a) is type(b) or not isinstance(a, Returned)
 
 
+def _taken_for_dead(facts: TextFacts, linux: Sequence[Outcome]) -> Diagnosis | None:
+    """Judge an image that is right with the code that our verifier leaves out of it.
+
+    *linux* is what Linux's did, if it was asked: the same without that code blames its verifier.
+    """
+    numbers = [
+        n
+        for n, (whole, right, cut) in enumerate(
+            zip(facts.legs["jit"], facts.legs["interp"], facts.cut, strict=False)
+        )
+        if isinstance(right, Returned) and _same(whole, right) and not _same(cut, right)
+    ]
+    if not numbers or (linux and not all(_same(facts.cut[n], linux[n]) for n in numbers)):
+        return None
+    words = f"{slots(facts.dead)}; with them the JIT's image does what the interpreter does"
+    facts.note("what our verifier finds dead", words)
+    vector = facts.text.vectors[numbers[0]]
+    if linux:
+        facts.note("Linux's results", "those of the image without that code")
+        return Diagnosis(LINUX_VERIFIER, DEAD, CERTAIN, vector=vector)
+    return Diagnosis(VERIFIER, DEAD, HIGH, suspects=(LINUX_VERIFIER,), vector=vector)
+
+
 def _between_ours(facts: TextFacts) -> Diagnosis | None:
+    taken = _taken_for_dead(facts, ())
+    if taken is not None:
+        return taken
     for number, (a, b) in enumerate(zip(facts.legs["interp"], facts.legs["jit"], strict=False)):
         if isinstance(a, Returned) and isinstance(b, Returned) and not _same(a, b):
             detail = "interpreter and JIT disagree, and Linux did not decide"

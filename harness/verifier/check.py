@@ -56,6 +56,7 @@ from harness.verifier import (
 )
 from harness.verifier.bounds import const
 from harness.verifier.const_fold import compute_const_regs, prune_dead_branches
+from harness.verifier.dead_code import unreached
 from harness.verifier.depth import check_call_args, check_stack_depth
 from harness.verifier.env import Argument, Env, NotModelled, Options, Refused, Subprog
 from harness.verifier.fastcall import mark_patterns, remove_spills
@@ -126,10 +127,12 @@ def explore(
         f"peak_states {env.peak_states} mark_read 0\n"
     )
     text = log.render(partial(_disassemble, env))
-    frames = frames_of(env) if isinstance(verdict, Accepted) else ()
+    accepted = isinstance(verdict, Accepted)
+    frames = frames_of(env) if accepted else ()
+    dead = unreached(env.insns, env.seen) if accepted and 0 in env.seen else frozenset[int]()
     events = frozenset(" ".join(map(str, event)) for event in env.events)
     seconds = time.perf_counter() - started
-    return env, Verification(verdict, text, env.processed, seconds, frames, events)
+    return env, Verification(verdict, text, env.processed, seconds, frames, dead, events)
 
 
 def _disassemble(env: Env, slot: int) -> str:

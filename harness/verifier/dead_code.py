@@ -7,9 +7,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from harness.isa.insn import FP, Alu, Call, Goto, Jump, Load, LoadImm, MayGoto, Store
+from harness.isa.insn import (
+    FP,
+    Alu,
+    Call,
+    Goto,
+    High,
+    Insn,
+    Jump,
+    Load,
+    LoadImm,
+    MayGoto,
+    Store,
+)
 from harness.verifier.env import Env
 from harness.verifier.rewrite import Part, Patch, Rewriter, Slot, distance, lives
 
@@ -72,19 +84,23 @@ def _loop(base: int, callback: Slot) -> Patch:
     )
 
 
-def remove_dead_code(rewriter: Rewriter, env: Env) -> None:
-    """Take out what no path reached, and branches that only ever went one way."""
-    seen = env.seen
+def unreached(insns: Sequence[Insn], seen: bytearray) -> frozenset[int]:
+    """Return the slots that were not *seen*, without second halves of what was."""
+    return frozenset(
+        at
+        for at, insn in enumerate(insns)
+        # of a load of 64 bits only the first is looked at (``check_ld_imm``)
+        if not seen[at] and not (isinstance(insn, High) and seen[at - 1])
+    )
+
+
+def remove_dead_code(rewriter: Rewriter, unreached: Collection[int]) -> None:
+    """Take out slots that are *unreached*, and branches that only ever went one way."""
     ahead = {}
     for part in rewriter.parts:
         for slot, behind in zip(part.slots, [*part.slots[1:], rewriter.end], strict=True):
             ahead[id(slot)] = behind
-    dead = {
-        id(slot)
-        for part in rewriter.parts
-        for slot in part.slots
-        if slot.at >= 0 and not (seen[slot.at] or _second_half(slot, seen))
-    }
+    dead = {id(slot) for part in rewriter.parts for slot in part.slots if slot.at in unreached}
     for part in rewriter.parts:
         for slot in part.slots:
             if not isinstance(slot.insn, Jump | MayGoto) or slot.to is None:
@@ -105,11 +121,6 @@ def remove_dead_code(rewriter: Rewriter, env: Env) -> None:
                 rewriter.remove(part, number, count)
             else:
                 number += 1
-
-
-def _second_half(slot: Slot, seen: bytearray) -> bool:
-    """Say whether *slot* is the second of a load of 64 bits that was seen (``check_ld_imm``)."""
-    return type(slot.insn).__name__ == "High" and bool(seen[slot.at - 1])
 
 
 def _lead_into_nothing(rewriter: Rewriter, dead: set[int]) -> None:

@@ -13,7 +13,7 @@ from harness.frames import infer
 from harness.isa.insn import AddrSpaceCast, Alu, Call, Insn, MayGoto
 from harness.model import Frame, HarnessError, Program
 from harness.verifier.arithmetic import AX, divided
-from harness.verifier.dead_code import inline_loops
+from harness.verifier.dead_code import inline_loops, remove_dead_code
 from harness.verifier.loop_calls import fit_loops, is_loop
 from harness.verifier.misc_fixups import count_loops, may_goto_patch
 from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
@@ -21,21 +21,35 @@ from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 __all__ = ["AX", "fixup"]
 
 
-def fixup(program: Program) -> Program:
+def fixup(program: Program, dead: frozenset[int] = frozenset()) -> Program:
     """Return *program* as the JIT gets it: offsets, lines and subprograms moved along.
 
-    *program* need not be verified. Raises HarnessError where a jump no longer reaches.
+    *program* need not be verified; the slots of it that a verifier found *dead* are left out.
+    Raises HarnessError where a jump no longer reaches.
     """
     global _last
     last = _last
-    if last is not None and last[0] is program:
-        return last[1]
-    found = _fixed(program)
-    _last = program, found
+    if last is not None and last[0] is program and last[1] == dead:
+        return last[2]
+    found = _fixed(_alive(program, dead) if dead else program)
+    _last = program, dead, found
     return found
 
 
-_last: tuple[Program, Program] | None = None  # a program is asked for by the JIT, and looked at
+# a program is asked for by the JIT, and looked at
+_last: tuple[Program, frozenset[int], Program] | None = None
+
+
+def _alive(program: Program, dead: frozenset[int]) -> Program:
+    """Return *program* without what is *dead*."""
+    frames = program.frames or (Frame(0),) * len(program.subprograms)
+    rewriter = Rewriter(program, program.insns, frames)
+    for part in rewriter.parts:
+        for slot in part.slots:
+            slot.indirect = slot.at in program.indirect
+    remove_dead_code(rewriter, dead)
+    found = rewriter.program_now()
+    return found if program.frames else replace(found, frames=())
 
 
 def _fixed(program: Program) -> Program:

@@ -628,6 +628,10 @@ def _propagate_precision(env: Env, old: Checkpoint, cur: State) -> bool:
                 if mask >> index & 1 and slot.spilled_scalar:
                     trail.slots[number] |= 1 << index
                     words.append(f"fp{-(index + 1) * 8}")
+        if env.options.propagate_slots:  # Linux 7.3.4 does not
+            for index, arg in enumerate(frame.args):
+                if old.precise_args[number] >> index & 1 and arg.type == SCALAR:
+                    trail.args[number] |= 1 << index
         if loud and words:
             env.log.text(f"frame {number}: propagating {','.join(words)}\n")
     return mark(env, cur, trail)

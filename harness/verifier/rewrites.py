@@ -16,6 +16,7 @@ from harness.verifier.dead_code import (
     remove_dead_code,
     remove_nops,
     remove_spills,
+    unreached,
 )
 from harness.verifier.env import Env, NotModelled, Refused
 from harness.verifier.kernel_layout import Anywhere, Layout
@@ -105,7 +106,7 @@ def rewritten(env: Env, layout: Layout | None = None) -> Program:
     used = high_used(env)
     remove_spills(rewriter, env)
     inline_loops(rewriter, env.loops)
-    remove_dead_code(rewriter, env)
+    remove_dead_code(rewriter, unreached(env.insns, env.seen))
     remove_nops(rewriter)
     convert_accesses(rewriter, env, layout)
     misc_fixups(rewriter, env, layout)
