@@ -302,7 +302,7 @@ def test_an_image_that_does_not_end_beside_an_interpreter_that_does_is_told(
     subject = counting(3)
     endless = program("r0 = 0\nagain:\nmay_goto out\ngoto again\nout:\nexit")
     fixup = verifier.fixup
-    monkeypatch.setattr(verifier, "fixup", lambda _: fixup(endless))
+    monkeypatch.setattr(verifier, "fixup", lambda *_: fixup(endless))
     legs, _ = pipeline.run_legs(subject, [NONE], Settings(configs=(), compilers=()))
     assert {leg: seen[0] for leg, seen in legs.items()} == {
         "interp": Returned(3, NONE, b""),
