@@ -7,7 +7,8 @@ must then do what the native builds do. ``refusals`` does the like for what is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, combinations
 from typing import Any
 
 from harness import verifier
@@ -35,6 +36,7 @@ from harness.pipeline import Check, execute
 
 NARROW = "narrow signed argument in a slot"
 FORGOTTEN = "a slot whose value Linux forgets to need"
+MANY = 4  # differences that are not explained by chance
 BEHIND = "and then: "  # in a bucket: what nothing explains, behind what something does
 
 
@@ -98,8 +100,8 @@ def apart(bucket: str) -> list[str]:
 
 def constructs(program: Program, check: Check, mask: Mask | None) -> list[str]:
     """Return the known constructs that explain all divergences of *check*, by experiment."""
-    sites = narrow_slots(program)
-    if sites and check.divergences and _mended(program, sites, check.divergences, mask):
+    tries = _choices(program, len(check.divergences)) if check.divergences else ()
+    if any(_mended(program, sites, check.divergences, mask) for sites in tries):
         return [NARROW]
     if check.divergences and _forgotten(program, check.divergences, mask):
         return [FORGOTTEN]
@@ -129,6 +131,29 @@ def _forgotten(program: Program, divergences: Sequence[Divergence], mask: Mask |
         if not agree(wrong, images[0], mask) or not agree(right, others[0], mask):
             return False
     return True
+
+
+def _choices(program: Program, count: int) -> Iterator[dict[int, int]]:
+    """Yield sets of loads of slots that a narrow signed argument may come in: slot, bits.
+
+    First those that BTF says. Where clang took a parameter out, those behind it are in other slots:
+    few of any then, if there are *count* differences, too many to agree by chance.
+    """
+    sites = narrow_slots(program)
+    if not sites:
+        return
+    yield sites
+    if count < MANY:
+        return
+    others = []
+    for sub in program.subprograms:
+        slots = range(sub.start, sub.end)
+        widths = {sites[slot] for slot in slots if slot in sites}
+        if widths:
+            loads = [slot for slot in slots if incoming_slot(program.insns[slot])]
+            others.append([(slot, bits) for slot in loads for bits in sorted(widths)])
+    for some in (chain(combinations(each, 1), combinations(each, 2)) for each in others):
+        yield from map(dict, some)
 
 
 def narrow_slots(program: Program) -> dict[int, int]:

@@ -68,6 +68,7 @@ BARE    = "no store to a slot for no value"
 BLANK   = "an undefined register that clang goes on from"
 OR      = "|= in place of += on an address"
 BOOL    = "an index made of a bool"
+MASK    = "an index whose mask clang left out"
 VOID    = "r0 of a function without a result"
 FRAMES  = "frames of more than 512 bytes"
 HALF    = "a value in a part of a stack slot"
@@ -84,6 +85,7 @@ CONSTRUCTS = (
     BLANK,
     OR,
     BOOL,
+    MASK,
     VOID,
     FRAMES,
     HALF,
@@ -105,12 +107,21 @@ def _never(_llvm_pass: str) -> None:
     """Build nothing."""
 
 
+def _nothing() -> None:
+    """Build nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the compiler says of a program's build, and how it builds it without a pass of LLVM."""
+    """What the compiler says of a program's build, and how it builds it otherwise.
+
+    *without* a pass of LLVM; with the masks of indices *kept*, which a compiler leaves out where it
+    knows more of what is masked than the verifier.
+    """
 
     functions: Functions
     without: Callable[[str], tuple[Program, Functions] | None] = _never
+    kept: Callable[[], tuple[Program, Functions] | None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,6 +512,15 @@ def _bool(it: _Refused) -> tuple[str, Program] | None:
     return _put(it, BOOL, after, behind=True) if after and _strays(it) else None
 
 
+def _mask(it: _Refused) -> tuple[str, _Trial] | None:
+    """Build so that the mask of each index is in the code, as it is in the source."""
+    again = it.trial.origin.kept()
+    if again is None:
+        return None
+    program, functions = again
+    return MASK, replace(it.trial, program=program, origin=Origin(functions))
+
+
 def _strays(it: _Refused) -> bool:
     """Return whether a bool that is neither 0 nor 1 makes the access in question go astray.
 
@@ -581,6 +601,7 @@ MENDS: tuple[tuple[str, _Mend], ...] = (
     (r"cannot return stack pointer to the caller", _void),
     (r"variable-offset|map value|unbounded|outside of the allowed", _bool),
     (r"infinite loop|jumps is too complex|program is too large|unbounded min value", _half),
+    (r"variable-offset|map value|unbounded|outside of the allowed", _mask),
     (r"stack arg write offset", _beyond),
     (r"combined stack size", _frames),
 )

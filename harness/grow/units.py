@@ -35,7 +35,7 @@ from harness.pipeline import Built, Check, Linux, Plan, Settings
 from harness.source import driver, tree
 from harness.source.excerpt import Excerpt
 from harness.source.layout import Layout, layout
-from harness.source.printing import Printer, print_file
+from harness.source.printing import KEPT, Printer, print_file
 from harness.source.produce import C
 from harness.source.signature import Scalar, Signature
 from harness.source.tree import Function, Tree, closure
@@ -313,6 +313,7 @@ def causes(seen: Judgement, settings: Settings) -> list[str]:
     origin = Origin(
         partial(_optimised, one, check.config, settings),
         partial(_without, one, check.config, settings, program.name),
+        partial(_masked, one, check.config, settings, program.name),
     )
     return refused_for(program, verdict, origin, runs)
 
@@ -344,6 +345,21 @@ def _without(
     for program, _ in pipeline.built_programs(built, settings):
         if program.name == name:
             return program, partial(_optimised, one, config, settings, llvm_pass)
+    return None
+
+
+def _masked(
+    one: Member, config: BuildConfig, settings: Settings, name: str
+) -> tuple[Program, Functions] | None:
+    """Return program *name* of *one* as it is built where no mask of an index can be left out."""
+    if not isinstance(one.program, Tree):
+        return None
+    text = KEPT + Printer(name_of(one.number), kept=True).tree(one.program)
+    again = replace(one, text=text)
+    built = pipeline.compile_build(plan([again]), config, patient(settings, [one]))
+    for program, _ in pipeline.built_programs(built, settings):
+        if program.name == name:
+            return program, partial(_optimised, again, config, settings)
     return None
 
 

@@ -80,6 +80,14 @@ typedef long long s64;
 typedef _Bool bool;
 """
 
+KEPT = """\
+static inline u64 kept(u64 index)
+{
+	__asm__("" : "+r"(index));
+	return index;
+}
+"""
+
 
 def print_file(trees: Iterable[tuple[str, Tree]]) -> str:
     """Return a C file that holds each tree under its prefix."""
@@ -94,10 +102,15 @@ def print_file(trees: Iterable[tuple[str, Tree]]) -> str:
 
 
 class Printer:
-    """Prints the nodes of one tree."""
+    """Prints the nodes of one tree.
 
-    def __init__(self, prefix: str = "") -> None:
+    *kept*: a compiler does not see what the masks of elements' indices and of switches mask, and
+    so cannot leave them out; ``KEPT`` goes before.
+    """
+
+    def __init__(self, prefix: str = "", *, kept: bool = False) -> None:
         self.prefix = prefix
+        self.kept = kept
 
     def tree(self, tree: Tree) -> str:
         """Return the text of *tree*."""
@@ -201,7 +214,7 @@ class Printer:
                 head = f"{tab}for (u64 {name} = 0; {name} < {count}; {name}++) {{"
                 return [head, *self.block(body, depth + 1), f"{tab}}}"]
             case Switch(value=value, mask=mask, cases=cases, default=default):
-                lines = [f"{tab}switch ((u32){self.expr(value)} & {mask}) {{"]
+                lines = [f"{tab}switch ((u32){self._masked(value)} & {mask}) {{"]
                 for number, body in enumerate(cases):
                     lines += [f"{tab}case {number}: {{", *self.block(body, depth + 1)]
                     lines += [f"{tab}\tbreak;", f"{tab}}}"]
@@ -269,7 +282,7 @@ class Printer:
                 array = base.name if isinstance(base, Deref) else self.place(base)
                 if isinstance(index, Const):
                     return f"{array}[{index.value & (count - 1)}]"
-                return f"{array}[(u32){self.expr(index)} & {count - 1}]"
+                return f"{array}[(u32){self._masked(index)} & {count - 1}]"
 
     def expr(self, expr: Expr) -> str:
         """Return an expression that needs no more parentheses."""
@@ -287,6 +300,9 @@ class Printer:
                 return f"({self.expr(condition)} ? {a} : {b})"
             case Binary():
                 return self._binary(expr)
+
+    def _masked(self, expr: Expr) -> str:
+        return f"kept({self.expr(expr)})" if self.kept else self.expr(expr)
 
     def _as(self, kind: str, expr: Expr) -> str:
         """Return *expr* converted to the type named *kind*, without a cast where it has it."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import harness
 from harness import corpus, pipeline
 from harness.corpus.text import program as case_program
+from harness.grow import buckets
 from harness.grow.buckets import FORGOTTEN, NARROW, bucket, constructs, narrow_slots
 from harness.isa.asm import assemble
+from harness.isa.stack_args import incoming_slot
 from harness.model import BuildConfig, Divergence, Program, Returned, Subprogram
 from harness.pipeline import Check, Settings
 from harness.source import driver
@@ -47,6 +51,49 @@ def test_a_narrow_signed_slot_is_confirmed_by_experiment(compiler: Compiler):
         both = replace(check, divergences=(*check.divergences, other))
         assert constructs(program, both, place.mask) == []
     assert confirmed >= 2
+
+
+MOVED = """
+static __attribute__((noinline))
+long in(long a, long b, long c, long d, long e, signed char f, long g)
+{
+	return (a ^ b ^ c ^ d ^ e) - f + g;
+}
+
+long f(int a, int b, int c, int d, signed char e, int f)
+{
+	return in(a, b, c, d, f, e, c);
+}
+"""
+
+
+def test_a_narrow_slot_is_looked_for_where_btf_has_it_elsewhere(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    """As where clang takes a parameter out, and those behind it move."""
+    config = BuildConfig(compiler.name, "2", "v3", "hidden")
+    settings = Settings((config,), (compiler,), vectors=64)
+    path = tmp_path / "x.c"
+    path.write_text(MOVED)
+    planned = pipeline.plan(path, "x.c", settings)
+    built = pipeline.compile_build(planned, config, settings)
+    place = next(place for place in planned.layouts if place.signature.name == "f")
+    programs = {p.name: p for p, _ in pipeline.built_programs(built, settings)}
+    program = programs[driver.entry("f")]
+    check = pipeline.judge_function(planned, place, config, settings, program).check
+    assert check.outcome == "diverge"
+    sites = narrow_slots(program)
+    (right,) = sites
+    other = next(
+        slot
+        for slot, insn in enumerate(program.insns)
+        if incoming_slot(insn) and program.subprogram_at(slot) == program.subprogram_at(right)
+        if slot != right
+    )
+    monkeypatch.setattr(buckets, "narrow_slots", lambda _: {other: sites[right]})
+    assert constructs(program, check, place.mask) == [NARROW]
+    few = replace(check, divergences=check.divergences[:3])  # which may be chance
+    assert constructs(program, few, place.mask) == []
 
 
 def test_a_slot_that_linux_forgets_to_need_is_confirmed_by_a_mended_verifier():

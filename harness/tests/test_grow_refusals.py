@@ -19,6 +19,7 @@ from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
 from harness.grow.frames import depth, frames_too_large, touched
 from harness.grow.optimised import Optimised, functions, leave_out, parsed
+from harness.grow.packing import unpack
 from harness.grow.refusals import Origin, Runs, explain, shrunk
 from harness.grow.slots import goes_nowhere
 from harness.interp import Interpreter
@@ -37,6 +38,7 @@ from harness.model import (
 )
 from harness.pipeline import Settings
 from harness.source import driver
+from harness.source.printing import Printer
 from harness.source.signature import Scalar
 from harness.toolchain import Compiler
 from harness.verifier import Options
@@ -784,3 +786,51 @@ def test_all_that_had_to_be_mended_is_named(tmp_path: Path, compiler: Compiler):
         for program, verdict, text, runs in refused(WIDE_AND_OR, config, compiler, tmp_path)
     ]
     assert {refusals.WIDE, refusals.OR} in named
+
+
+# trees of campaigns' findings (seed 4242, programs 6285 and 10996)
+# fmt: off
+QUOTIENT = (
+    'c-qBN!A`?44E-0Mb7;3xb_E6!2haq&RXt>_2a(bgB`MPW9w((~)3G8>+#37&`T5x`V6PE@6{?ex74T|xSK0mPgJNLQ'
+    'G4X`W0W}4igo5y>2GF5xC9sqoxinao5j0(dmSc@;Qifg+ovN&86_p$(5_Vkk2Cb*&p8B8E#!50*wrho=cV9YX>DDV?'
+    '*>`RDI3u~5Ri!zw)g^Gg(Bcey9fM5|Cgc1}5l>E|YzC==m0PSN*Dn7#^YUl>U8{^;@*oLT#_Tiu&BmGUbq4Nd8mph_'
+    '0!Q{c$KUkb7$e>kjJ-*wi{A>x^~qgLTQ8B(F$<LSgn&B&cWmV(mP5acvE9AI29+1OMUBV)(#n~TY#K<wbG)GKbR;=}'
+    'aK7G*a4NlF-WYfnb&c+qGnQLX!QdFs)`4~dG#0E~p4h$sJ6%hV'
+)  # a4[(a1.m1 % (a6 | 1)) & 3]: of a bool it is 0 or 1
+REMAINDER = (
+    'c-qxh!EU245d9aQIbdVJ9J||A>S3#D+gs!V4Ni+h%*vQ{^Y?252FwNrs#I-miJA9i=FNBpHsDDx2D}Zgi^AK0M=9#9'
+    'd^-G5XF&SHgI{d_%!E4J>qBtIjZqaK;9*bU7^RjW)P`3=q=(jYjH(Inptnnlict?wfXD@e5%7>fBC4RqwT_hb0pHeq'
+    'EAx^o%nlBDJftGsGub#wn^YdkoU8xF)x|2%v(agqa6-_=J7bL27zb`8EL(g;>={4vse~&WMsA0ejBth{o`52i1(^$u'
+    'fD6Atb~=dz_kWN1tE{0*S8B`CB-*yP(ej#Yi&W^RZ@z=6xBpr4O1c`(S56HETvb*6!nOHr&WcR`xL2{aC8kXQ=~7ZF'
+    'R&?0|rkk+6PNU3%^H<^VJ(t^8ZT=(YsW|Ac%ghBI$^>UCH14KAxr<G7_VyTBprce7E~+`C^kXcRVkivhWTl;f6%vf2'
+    '7-K&UVm}EXAviuuxDXL~79s)@5{4*2Fv27vN!ZdJA#4lWcSf3J&JG;)P+csv{0z>je*Vs!wz?<F71HsgLx6q&6)Z#r'
+    'u(6v?WHnQ}iM)p8reJ%<C736KORu{gtzXunUtRjsI-;ekQZJen6&wwgiTu}0uwDDYX({lx6l)Y1>c%H^t6E&Q6OTqb'
+    'UcCs#C#34$D&S(Na5olzGg*si&zT+C1lYfTfw%r62)yQ5#yBwZ8mK2gc>sY<P7(YA7g0r9'
+)  # switch (a10 % 3 & 7), from a table of three
+# fmt: on
+
+
+@pytest.mark.parametrize(("packed", "opt"), [(QUOTIENT, "1"), (REMAINDER, "2")])
+def test_an_index_whose_mask_clang_left_out(
+    packed: str, opt: str, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    config = BuildConfig(compiler.name, opt, "v4", "hidden")
+    settings = Settings((config,), (compiler,), vectors=16)
+    one = units.member(0, unpack(packed), settings)
+    natives = units.native_outcomes([one], settings)
+    (unit,) = units.compile_units([one], config, settings, natives)
+    (seen,) = units.judge(unit, {0: one}, settings, natives, {})
+    assert seen.check.outcome == "rejected"
+    assert units.causes(seen, settings) == [refusals.MASK]
+    # a verifier that says the same of the program that has the mask is wrong
+    assert seen.verification is not None
+    said = seen.verification
+    monkeypatch.setattr(verifier, "verify", lambda *_, **__: said)
+    assert units.causes(seen, settings) == []
+    # what is built so must do what the native builds do
+    monkeypatch.undo()
+    lost = Printer._masked
+    monkeypatch.setattr(
+        Printer, "_masked", lambda self, e: f"(1 ^ {lost(self, e)})" if self.kept else lost(self, e)
+    )
+    assert refusals.MASK not in units.causes(seen, settings)
