@@ -14,11 +14,12 @@ static inline long is_zero(struct wide w)
 	return w.a % 0xfffffffeu == 0;
 }
 
-__attribute__((noinline)) long undefined_phi(signed char a, unsigned short d, long c, long e, long f,
-					     long g)
+__attribute__((noinline)) unsigned long undefined_phi(signed char a, unsigned short d,
+						      unsigned long c, unsigned long e,
+						      unsigned long f, unsigned long g)
 {
 	struct wide w = { a, 0, d };
-	long n = 0;
+	unsigned long n = 0;
 
 	for (long i = 0; i < 2; i++)
 		n -= is_zero(w);

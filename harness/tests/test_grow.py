@@ -64,7 +64,7 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
 
 def batches(path: Path) -> int:
     try:
-        with sqlite3.connect(path) as db:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:  # it makes none
             return int(db.execute("SELECT count(*) FROM batch").fetchone()[0])
     except sqlite3.Error:
         return 0
