@@ -27,16 +27,17 @@ def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) 
 
     What the instructions show of each is added up along every chain of calls; an address that
     is made, and never used below what others are, may make it more than the verifier says. So
-    what runs on *vectors* touch of the frames of that chain has to be too much, too.
+    what runs on *vectors* touch of the frames of that chain has to be too much, too, with all of
+    those that no run gets to.
     """
     named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
     if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
         return False
     lowest = touched(program, vectors)
-    sizes = [
-        (_rounded(depth(program, sub)), _rounded(lowest.get(number, 0)))
-        for number, sub in enumerate(program.subprograms)
-    ]
+    if not lowest:
+        return False
+    deep = [depth(program, sub) for sub in program.subprograms]
+    sizes = [(_rounded(d), _rounded(lowest.get(number, d))) for number, d in enumerate(deep)]
     calls = [
         {
             program.subprogram_at(callee.start)
