@@ -687,6 +687,15 @@ def test_frames_are_too_large_where_runs_use_them(tmp_path: Path, compiler: Comp
     assert explain(program, verdict, text, replace(runs, vectors=())).constructs == ()
 
 
+def test_a_frame_that_no_run_gets_to_counts_as_it_is_written(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    seldom = FRAMES.replace("return in(", "if (a == 0x123456789abcdef)\n\t\tb = in(")
+    seldom = seldom.replace("f) + v[a & 63];\n}\n", "f);\n\treturn b + v[a & 63];\n}\n", 1)
+    ((program, verdict, text, runs),) = refused(seldom, config, compiler, tmp_path)
+    assert set(touched(program, runs.vectors)) == {1}  # f, and not in
+    assert explain(program, verdict, text, runs).constructs == (refusals.FRAMES,)
+
+
 def test_frames_that_linux_allows_are_not_too_large(
     tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ):
