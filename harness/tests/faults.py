@@ -104,6 +104,9 @@ OURS = (
           "            if sub.stack_arg_cnt:\n                raise Refused(\"tail_calls",
           "            if sub.stack_arg_cnt > 7:\n                raise Refused(\"tail_calls",
           "functions.c"),
+    Fault("verifier dead code", "verifier", VERIFIER, "verifier/check.py",
+          "unreached(env.insns, env.seen) if accepted and 0 in env.seen else",
+          "frozenset({env.count - 4}) if accepted else"),
 )
 # fmt: on
 
