@@ -33,6 +33,7 @@ from harness.source.produce import Stream
 from harness.verifier.state import SCALAR
 
 RUNS = 4  # vectors that a case keeps
+CONTEXT = 4096  # bytes behind a vector, which is more than programs get at
 STACKS = 8  # contents that unwritten stack memory is given, to see whether it matters
 
 
@@ -92,7 +93,11 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
     if not found:
         seen = {leg: [_low(o) for o in told] for leg, told in legs.items()} if linux else legs
         all_found = compare_all(seen, vectors)
-        found = [one for at, one in all_found if not reads_unwritten(program, vectors[at])]
+        found = [
+            one
+            for at, one in all_found
+            if not reads_unwritten(program, vectors[at]) and not reads_beyond(program, vectors[at])
+        ]
         if all_found and not found:  # what it reads there is for no leg to say
             return Judged("unknown", features, len(vectors))
     if found:
@@ -120,6 +125,15 @@ def reads_unwritten(program: Program, vector: Vector) -> bool:
     stacks = [rng.randbytes(STACK_SIZE) for _ in range(STACKS)]
     told = [pipeline.execute_over(program, leg, vector, stacks) for leg in ("interp", "jit")]
     return all(len(set(map(repr, each))) > 1 for each in told if each)
+
+
+def reads_beyond(program: Program, vector: Vector) -> bool:
+    """Return whether *program* gets at more context than *vector* has.
+
+    Linux runs no program on a context that is shorter than what it gets at.
+    """
+    shorter, longer = pipeline.execute(program, "interp", [vector, vector + bytes(CONTEXT)])
+    return isinstance(shorter, Trapped) and shorter.kind == "access" and longer != shorter
 
 
 def _low(outcome: Outcome) -> Outcome:

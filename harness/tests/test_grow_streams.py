@@ -71,6 +71,18 @@ def test_memory_that_nobody_has_written_is_not_compared():
     assert judged(Stream(ProgramText(copied), (bytes(8),))).outcome == "agree"
 
 
+def test_a_context_that_is_too_short_is_no_difference():
+    beyond = Stream(ProgramText("r0 = *(u64 *)(r1 + 63)\nr0 &= 255\nexit\n"), (bytes(64),))
+    assert judged(beyond).outcome == "unknown"
+    program = streams.assembled(beyond, 0)
+    assert program is not None
+    assert streams.reads_beyond(program, bytes(64))
+    assert not streams.reads_beyond(program, bytes(71))
+    elsewhere = streams.assembled(Stream(ProgramText("r2 = 0\nr0 = *(u64 *)(r2 + 0)\nexit\n")), 0)
+    assert elsewhere is not None
+    assert not streams.reads_beyond(elsewhere, bytes(64))
+
+
 def test_a_leg_that_stores_to_a_wrong_place_is_found(monkeypatch: pytest.MonkeyPatch):
     store = Machine.store
 
