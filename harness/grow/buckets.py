@@ -120,9 +120,10 @@ def _forgotten(program: Program, divergences: Sequence[Divergence], mask: Mask |
     )
     if not isinstance(then.verdict, Accepted) or not then.dead < now.dead:
         return False
-    for divergence in divergences:
-        (wrong,) = execute(program, "jit", [divergence.vector], now.dead)
-        (right,) = execute(program, "jit", [divergence.vector], then.dead)
+    vectors = [divergence.vector for divergence in divergences]
+    wrongs = execute(program, "jit", vectors, now.dead)
+    rights = execute(program, "jit", vectors, then.dead)
+    for divergence, wrong, right in zip(divergences, wrongs, rights, strict=True):
         told: dict[str, Any] = dict(zip(divergence.legs, divergence.outcomes, strict=True))
         images = [told.pop(leg) for leg in ("jit", "kernel") if leg in told]
         others = list(told.values())

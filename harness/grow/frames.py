@@ -6,20 +6,11 @@ import re
 from collections.abc import Sequence
 
 from harness.grow.stack_accesses import StackAccess, watch
-from harness.isa.insn import FP, Alu, Call, Load, Store, StoreImm
-from harness.isa.targets import function_target
+from harness.isa.insn import FP, Alu, Load, Store, StoreImm
 from harness.model import Program, Subprogram, Vector
+from harness.triage.rules import callee_at
 
 LIMIT = 512  # bytes that the frames of a chain of calls may take
-
-
-def callee_at(program: Program, slot: int) -> Subprogram | None:
-    """Return the function that the instruction at *slot* calls, if any."""
-    insn = program.insns[slot]
-    if not isinstance(insn, Call):
-        return None
-    target = function_target(insn, slot)
-    return next((sub for sub in program.subprograms if sub.start == target), None)
 
 
 def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) -> bool:

@@ -19,7 +19,7 @@ from harness.btf import Btf, DataSec, DeclTag, Func, FuncProto, Int, Param, SecI
 from harness.btf_check import validate
 from harness.compare import agree
 from harness.grow import half_slots, optimised
-from harness.grow.frames import LIMIT, callee_at, frames_too_large
+from harness.grow.frames import LIMIT, frames_too_large
 from harness.grow.optimised import Optimised
 from harness.grow.slots import callees_behind, goes_nowhere
 from harness.interp import CONTEXT, FUNCTION, HELPERS, MAX_FRAMES, STACK, VALUE, Interpreter
@@ -52,7 +52,7 @@ from harness.model import (
     Vector,
     Verdict,
 )
-from harness.triage.rules import broken, operands, successors
+from harness.triage.rules import broken, callee_at, operands, successors
 from harness.verifier import Options
 from harness.verifier.rewrite import OutOfReachError, Patch, Rewriter
 
@@ -103,11 +103,7 @@ Functions = Callable[[], Mapping[str, Optimised]]
 """The functions in the IR of a build, by symbol; costs a call of the compiler."""
 
 
-def _never(_llvm_pass: str) -> None:
-    """Build nothing."""
-
-
-def _nothing() -> None:
+def _never(*_: object) -> None:
     """Build nothing."""
 
 
@@ -121,7 +117,7 @@ class Origin:
 
     functions: Functions
     without: Callable[[str], tuple[Program, Functions] | None] = _never
-    kept: Callable[[], tuple[Program, Functions] | None] = _nothing
+    kept: Callable[[], tuple[Program, Functions] | None] = _never
 
 
 @dataclass(frozen=True, slots=True)

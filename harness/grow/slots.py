@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.grow.frames import callee_at
 from harness.isa.insn import Call, Load
 from harness.isa.stack_args import REG_ARGS, outgoing_slot
 from harness.model import Program, Subprogram
-from harness.triage.rules import operands, successors
+from harness.triage.rules import callee_at, operands, successors
 
 
 def callees_behind(program: Program, start: int, slot: int) -> list[Subprogram]:

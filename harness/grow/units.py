@@ -312,7 +312,7 @@ def causes(seen: Judgement, settings: Settings) -> list[str]:
     runs = Runs(seen.target.vectors[:FEW], native[:FEW], place.mask, frozenset(bools))
     origin = Origin(
         partial(_optimised, one, check.config, settings),
-        partial(_without, one, check.config, settings, program.name),
+        partial(_again, one, check.config, settings, program.name),
         partial(_masked, one, check.config, settings, program.name),
     )
     return refused_for(program, verdict, origin, runs)
@@ -336,15 +336,15 @@ def _optimised(
     return last[1]
 
 
-def _without(
-    one: Member, config: BuildConfig, settings: Settings, name: str, llvm_pass: str
+def _again(
+    one: Member, config: BuildConfig, settings: Settings, name: str, without: str = ""
 ) -> tuple[Program, Functions] | None:
-    """Return program *name* of *one* as it is built without a pass of LLVM, if it is."""
-    planned, more = plan([one]), tuple(leave_out(llvm_pass))
-    built = pipeline.compile_build(planned, config, patient(settings, [one]), more)
+    """Return program *name* of *one* as it is built, without a pass of LLVM, if it is."""
+    more = tuple(leave_out(without)) if without else ()
+    built = pipeline.compile_build(plan([one]), config, patient(settings, [one]), more)
     for program, _ in pipeline.built_programs(built, settings):
         if program.name == name:
-            return program, partial(_optimised, one, config, settings, llvm_pass)
+            return program, partial(_optimised, one, config, settings, without)
     return None
 
 
@@ -355,12 +355,7 @@ def _masked(
     if not isinstance(one.program, Tree):
         return None
     text = KEPT + Printer(name_of(one.number), kept=True).tree(one.program)
-    again = replace(one, text=text)
-    built = pipeline.compile_build(plan([again]), config, patient(settings, [one]))
-    for program, _ in pipeline.built_programs(built, settings):
-        if program.name == name:
-            return program, partial(_optimised, again, config, settings)
-    return None
+    return _again(replace(one, text=text), config, settings, name)
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:

@@ -26,6 +26,7 @@ from harness.isa.insn import (
     LoadImm,
     Store,
 )
+from harness.isa.opcodes import PSEUDO_FUNC
 from harness.isa.targets import function_target
 from harness.model import (
     Accepted,
@@ -307,6 +308,9 @@ def test_what_the_verifier_finds_dead_is_left_out() -> None:
     assert dead == {2, 3}
     assert fixup(one, dead).insns == assemble("r0 = 1\ngoto out\nout: exit").insns
     assert fixup(one).insns == one.insns
+    insns = (LoadImm(1, PSEUDO_FUNC, 0), High(), *one.insns)
+    holds = Program("main", "", "syscall", insns, (Subprogram("main", 0, len(insns)),))
+    assert fixup(holds, frozenset({4, 5})).insns == holds.insns  # it would be another address
     assert verify(program("r0 = 1\nr1 = 5 ll\nexit"), log_level=0).dead == frozenset()
     assert verify(program("exit\nr0 = 1\nexit"), log_level=0).dead == frozenset()  # refused
 

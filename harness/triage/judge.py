@@ -388,7 +388,10 @@ def _interp_or_jit(
     mask = facts.mask
     whole = facts.built.whole
     if whole and same_on(whole, interp, mask, numbers):
-        return _taken_for_dead(facts, jit, numbers)
+        linux = facts.kernel.outcomes if facts.kernel is not None else ()
+        alike = bool(linux) and bool(same_on(linux, jit, mask, numbers))
+        vector = facts.vectors[numbers[0]]
+        return taken_for_dead(facts.built.dead, vector, facts.note, linux=alike)
     judges = {**facts.natives, **facts.gccs}
     if facts.kernel is not None and facts.kernel.outcomes:
         judges["kernel"] = facts.kernel.outcomes
@@ -423,22 +426,21 @@ def _interp_or_jit(
 DEAD = "takes code for dead that is reached"
 
 
-def _taken_for_dead(facts: Facts, jit: Sequence[Outcome], numbers: Sequence[int]) -> Diagnosis:
-    """Judge an image that is right with the code that our verifier had left out of it."""
-    words = f"{slots(facts.built.dead)}; with them the JIT's image does what the interpreter does"
-    facts.note("what our verifier finds dead", words)
-    linux = facts.kernel.outcomes if facts.kernel is not None else ()
-    vector = facts.vectors[numbers[0]]
-    if linux and same_on(linux, jit, facts.mask, numbers):
-        facts.note("Linux's results", "those of the image without that code")
+def taken_for_dead(
+    dead: frozenset[int], vector: Vector, note: Callable[[str, str], None], *, linux: bool
+) -> Diagnosis:
+    """Judge an image that is right on *vector* with the code that our verifier finds *dead*.
+
+    *linux*: a real one has the results of the image without that code.
+    """
+    named = sorted(dead)
+    words = f"slots {', '.join(map(str, named[:8]))}{', ...' if len(named) > 8 else ''}"
+    words += "; with them the JIT's image does what the interpreter does"
+    note("what our verifier finds dead", words)
+    if linux:
+        note("Linux's results", "those of the image without that code")
         return Diagnosis(LINUX_VERIFIER, DEAD, CERTAIN, vector=vector)
     return Diagnosis(VERIFIER, DEAD, HIGH, suspects=(LINUX_VERIFIER,), vector=vector)
-
-
-def slots(dead: frozenset[int]) -> str:
-    """Return the first of some slots, for people."""
-    named = sorted(dead)
-    return f"slots {', '.join(map(str, named[:8]))}{', ...' if len(named) > 8 else ''}"
 
 
 def _strict(

@@ -160,7 +160,7 @@ def _of(program: Program, sub: Subprogram) -> Iterator[Broken]:
             continue
         insn = program.insns[slot]
         stored = max(stored, outgoing_slot(insn) or 0)
-        callee = _callee(program, insn, slot)
+        callee = callee_at(program, slot)
         if callee is not None:
             required = max(required, arguments(program, callee) - REG_ARGS)
         if isinstance(insn, Call) and insn.kind == "kfunc":
@@ -192,7 +192,7 @@ def _check(
         base = insn.src if isinstance(insn, Load) else insn.dst
         if base == FP and not -512 <= insn.off <= -insn.size:
             yield Broken("reach", slot, f"{insn.size} bytes at r10{insn.off:+d}")
-    callee = _callee(program, insn, slot)
+    callee = callee_at(program, slot)
     if callee is not None:
         needed = arguments(program, callee)
         for register in range(1, min(needed, REG_ARGS) + 1):
@@ -204,7 +204,9 @@ def _check(
             yield Broken("unwritten", slot, f"{why} on some path")
 
 
-def _callee(program: Program, insn: Insn, slot: int) -> Subprogram | None:
+def callee_at(program: Program, slot: int) -> Subprogram | None:
+    """Return the function that the instruction at *slot* calls, if any."""
+    insn = program.insns[slot]
     if not isinstance(insn, Call):
         return None
     target = function_target(insn, slot)

@@ -53,7 +53,7 @@ from harness.triage.facts import (
     general,
     verdict_text,
 )
-from harness.triage.judge import DEAD, accepted_alone, refused_alone, slots
+from harness.triage.judge import accepted_alone, refused_alone, taken_for_dead
 from harness.triage.linux import image_difference
 from harness.triage.marking import NO_MARK, Mark
 
@@ -509,13 +509,8 @@ def _taken_for_dead(facts: TextFacts, linux: Sequence[Outcome]) -> Diagnosis | N
     ]
     if not numbers or (linux and not all(_same(facts.cut[n], linux[n]) for n in numbers)):
         return None
-    words = f"{slots(facts.dead)}; with them the JIT's image does what the interpreter does"
-    facts.note("what our verifier finds dead", words)
     vector = facts.text.vectors[numbers[0]]
-    if linux:
-        facts.note("Linux's results", "those of the image without that code")
-        return Diagnosis(LINUX_VERIFIER, DEAD, CERTAIN, vector=vector)
-    return Diagnosis(VERIFIER, DEAD, HIGH, suspects=(LINUX_VERIFIER,), vector=vector)
+    return taken_for_dead(facts.dead, vector, facts.note, linux=bool(linux))
 
 
 def _between_ours(facts: TextFacts) -> Diagnosis | None:

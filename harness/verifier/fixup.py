@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.frames import infer
-from harness.isa.insn import AddrSpaceCast, Alu, Call, Insn, MayGoto
+from harness.isa.insn import AddrSpaceCast, Alu, Call, Insn, LoadImm, MayGoto
+from harness.isa.opcodes import PSEUDO_FUNC
 from harness.model import Frame, HarnessError, Program
 from harness.verifier.arithmetic import AX, divided
 from harness.verifier.dead_code import inline_loops, remove_dead_code
@@ -24,7 +25,8 @@ __all__ = ["AX", "fixup"]
 def fixup(program: Program, dead: frozenset[int] = frozenset()) -> Program:
     """Return *program* as the JIT gets it: offsets, lines and subprograms moved along.
 
-    *program* need not be verified; the slots of it that a verifier found *dead* are left out.
+    *program* need not be verified; the slots of it that a verifier found *dead* are left out,
+    unless it holds a function's address: that would be another, and may be compared.
     Raises HarnessError where a jump no longer reaches.
     """
     global _last
@@ -42,6 +44,8 @@ _last: tuple[Program, frozenset[int], Program] | None = None
 
 def _alive(program: Program, dead: frozenset[int]) -> Program:
     """Return *program* without what is *dead*."""
+    if any(isinstance(insn, LoadImm) and insn.src == PSEUDO_FUNC for insn in program.insns):
+        return program
     frames = program.frames or (Frame(0),) * len(program.subprograms)
     rewriter = Rewriter(program, program.insns, frames)
     for part in rewriter.parts:

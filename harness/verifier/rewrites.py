@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.isa.insn import Goto, Jump, LoadImm, MayGoto
+from harness.isa.opcodes import PSEUDO_FUNC
 from harness.model import Frame, Program
 from harness.verifier.convert import convert_accesses
 from harness.verifier.dead_code import (
@@ -24,7 +25,6 @@ from harness.verifier.misc_fixups import count_loops, misc_fixups
 from harness.verifier.rewrite import OutOfReachError, Rewriter, distance
 from harness.verifier.zero_extension import extend_exchanges, high_used
 
-_FUNC = 4  # BPF_PSEUDO_FUNC
 _LONGEST_PATCH = 19  # slots that one becomes, at most
 _REACH = 0x7FFF // _LONGEST_PATCH  # a shorter jump reaches whatever it leads over becomes
 
@@ -57,7 +57,7 @@ def check_rewrites(env: Env) -> None:
         return
     starts = {sub.start for sub in found.subprograms}
     for at, insn in enumerate(found.insns):
-        if isinstance(insn, LoadImm) and insn.src == _FUNC:
+        if isinstance(insn, LoadImm) and insn.src == PSEUDO_FUNC:
             off = distance(insn)
             assert off is not None
             to = at + 1 + off
@@ -79,7 +79,7 @@ def _leads_into_nothing(env: Env) -> bool:
     """Say whether the address of a function that no path reached is loaded."""
 
     def loads(at: int, insn: LoadImm) -> bool:
-        if insn.src != _FUNC or not env.seen[at]:
+        if insn.src != PSEUDO_FUNC or not env.seen[at]:
             return False
         off = distance(insn)
         assert off is not None
