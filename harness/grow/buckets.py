@@ -14,8 +14,10 @@ from typing import Any
 from harness import verifier
 from harness.btf import Btf, Int
 from harness.compare import agree
+from harness.grow.constructs import CONSTRUCTS
 from harness.grow.features import general
-from harness.grow.refusals import CONSTRUCTS, Origin, Runs, explain
+from harness.grow.refusals import explain
+from harness.grow.refused import Origin, Runs
 from harness.interp import HELPERS, UNDEFINED, Interpreter
 from harness.isa.insn import Load
 from harness.isa.stack_args import REG_ARGS, incoming_slot

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from harness.grow.stack_accesses import StackAccess, watch
+from harness.interp import MAX_FRAMES
 from harness.isa.insn import FP, Alu, Load, Store, StoreImm
 from harness.model import Program, Subprogram, Vector
 from harness.triage.rules import callee_at
@@ -18,8 +20,8 @@ def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) 
 
     What the instructions show of each is added up along every chain of calls; an address that
     is made, and never used below what others are, may make it more than the verifier says. So
-    what runs on *vectors* touch of the frames of that chain has to be too much, too, with all of
-    those that no run gets to.
+    what runs on *vectors* touch of the frames of that chain, and of what it calls in turn, has to
+    be too much, too, with all of those that no run gets to.
     """
     named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
     if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
@@ -37,13 +39,21 @@ def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) 
         }
         for sub in program.subprograms
     ]
+
+    @cache
+    def below(number: int, left: int) -> int:
+        """Return what the frames of *left* calls from function *number* on take at most."""
+        used = sizes[number][1]
+        return used + max((below(n, left - 1) for n in calls[number] if left > 1), default=0)
+
     wanted = int(named[1]), int(named[2])
     work = [(0, 1, *sizes[0])]
     while work:
         at, count, size, used = work.pop()
-        if count == wanted[0] and size >= wanted[1] and used > LIMIT:
-            return True
-        if count < wanted[0]:
+        if count == wanted[0] and size >= wanted[1]:
+            if used + below(at, MAX_FRAMES - count + 1) - sizes[at][1] > LIMIT:
+                return True
+        elif count < wanted[0]:
             work += [(n, count + 1, size + sizes[n][0], used + sizes[n][1]) for n in calls[at]]
     return False
 

@@ -29,6 +29,7 @@ class Optimised:
     words: int  # registers and slots that its parameters take
     void: bool  # it returns nothing
     nothing: Mapping[str, frozenset[int]]  # by callee: words, from 1, that it gets no value in
+    results: int = 1  # words that it returns; 0: nothing
     begins: bool = True  # each value that changes from block to block has a value to begin with
 
 
@@ -65,10 +66,20 @@ def parsed(ir: str) -> Mapping[str, Optimised]:
             sum(_words(parameter) for parameter in _list(ir, match.end())),
             match[1].rstrip().endswith(" void"),
             _nothing(ir, match.end(), end),
+            _results(match[1]),
             _NO_BEGIN.search(ir, match.end(), end) is None,
         )
         for match, end in zip(found, ends, strict=True)
     }
+
+
+def _results(head: str) -> int:
+    """Return how many words a function returns, by what stands before its name."""
+    several = re.search(r"\{([^{}]*)\}\s*$", head)
+    if several:
+        return sum(_words(each.strip()) for each in several[1].split(","))
+    kind = re.search(r"(\[\d+ x i64\]|\S+)\s*$", head)
+    return 0 if kind is None or kind[1] == "void" else _words(kind[1])
 
 
 def _nothing(ir: str, start: int, end: int) -> dict[str, frozenset[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from harness import pipeline
@@ -19,7 +19,9 @@ from harness.grow import features as shown_by
 from harness.grow.buckets import BEHIND, bucket, constructs, refused_for
 from harness.grow.features import general
 from harness.grow.optimised import Optimised, functions, leave_out
-from harness.grow.refusals import FEW, Functions, Origin, Runs, shrunk
+from harness.grow.parameters import shrunk
+from harness.grow.refusals import FEW
+from harness.grow.refused import Again, Origin, Runs
 from harness.isa.stack_args import REG_ARGS
 from harness.model import (
     BuildConfig,
@@ -310,52 +312,63 @@ def causes(seen: Judgement, settings: Settings) -> list[str]:
         at.offset for at in place.arguments if at and isinstance(at.type, Scalar) and at.type.bool
     }
     runs = Runs(seen.target.vectors[:FEW], native[:FEW], place.mask, frozenset(bools))
-    origin = Origin(
-        partial(_optimised, one, check.config, settings),
-        partial(_again, one, check.config, settings, program.name),
-        partial(_masked, one, check.config, settings, program.name),
-    )
+    origin = _Source(one, check.config, settings, program.name).origin()
     return refused_for(program, verdict, origin, runs)
 
 
-_last: tuple[tuple[str, BuildConfig, str], Mapping[str, Optimised]] | None = None
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A program of a build, which may be built otherwise."""
 
+    member: Member
+    config: BuildConfig
+    settings: Settings
+    name: str  # of the program
+    leaving: str = ""  # a pass of LLVM that is left out
+    kept: bool = False  # no mask of an index can be left out
 
-def _optimised(
-    one: Member, config: BuildConfig, settings: Settings, without: str = ""
-) -> Mapping[str, Optimised]:
-    """Return the functions in the IR of *one*, whose functions come one after the other."""
-    global _last
-    last = _last
-    asked = one.text, config, without
-    if last is None or last[0] != asked:
-        planned, compiler = plan([one]), settings.compiler(config.compiler)
-        patience = patient(settings, [one]).patience
-        seen = functions(planned.text, planned.layouts, config, compiler, patience, without)
-        last = _last = asked, seen
-    return last[1]
+    def origin(self) -> Origin:
+        """Return how it is built, and how it can be built once more."""
+        return Origin(self.optimised, self.without, self.masked)
 
+    def optimised(self) -> Mapping[str, Optimised]:
+        """Return the functions in its IR, whose functions come one after the other."""
+        global _last
+        last = _last
+        asked = self.member.text, self.config, self.leaving
+        if last is None or last[0] != asked:
+            planned, compiler = plan([self.member]), self.settings.compiler(self.config.compiler)
+            patience = patient(self.settings, [self.member]).patience
+            seen = functions(
+                planned.text, planned.layouts, self.config, compiler, patience, self.leaving
+            )
+            last = _last = asked, seen
+        return last[1]
 
-def _again(
-    one: Member, config: BuildConfig, settings: Settings, name: str, without: str = ""
-) -> tuple[Program, Functions] | None:
-    """Return program *name* of *one* as it is built, without a pass of LLVM, if it is."""
-    more = tuple(leave_out(without)) if without else ()
-    built = pipeline.compile_build(plan([one]), config, patient(settings, [one]), more)
-    for program, _ in pipeline.built_programs(built, settings):
-        if program.name == name:
-            return program, partial(_optimised, one, config, settings, without)
-    return None
+    def without(self, llvm_pass: str) -> Again | None:
+        """Return it as it is built without a pass of LLVM."""
+        return None if self.leaving else replace(self, leaving=llvm_pass).again()
 
+    def masked(self) -> Again | None:
+        """Return it as it is built where no mask of an index can be left out."""
+        one = self.member
+        if self.kept or not isinstance(one.program, Tree):
+            return None
+        text = KEPT + Printer(name_of(one.number), kept=True).tree(one.program)
+        return replace(self, member=replace(one, text=text), kept=True).again()
 
-def _masked(
-    one: Member, config: BuildConfig, settings: Settings, name: str
-) -> tuple[Program, Functions] | None:
-    """Return program *name* of *one* as it is built where no mask of an index can be left out."""
-    if not isinstance(one.program, Tree):
+    def again(self) -> Again | None:
+        """Return the program, built, if it is."""
+        more = tuple(leave_out(self.leaving))
+        patience = patient(self.settings, [self.member])
+        built = pipeline.compile_build(plan([self.member]), self.config, patience, more)
+        for program, _ in pipeline.built_programs(built, self.settings):
+            if program.name == self.name:
+                return program, self.origin()
         return None
-    text = KEPT + Printer(name_of(one.number), kept=True).tree(one.program)
-    return _again(replace(one, text=text), config, settings, name)
+
+
+_last: tuple[tuple[str, BuildConfig, str], Mapping[str, Optimised]] | None = None
 
 
 def judgement_features(seen: Judgement, one: Member) -> set[str]:

@@ -20,7 +20,7 @@ import pytest
 from harness import cli, corpus, findings, grow
 from harness.corpus import Known
 from harness.grow import campaign as engine
-from harness.grow import refusals, shrinking, units
+from harness.grow import constructs, refusals, shrinking, units
 from harness.grow.batch import BatchResult, Order, Seen, batch_c, faulty
 from harness.grow.buckets import bucket
 from harness.grow.campaign import affordable
@@ -166,7 +166,7 @@ def test_a_refusal_is_made_small_in_its_bucket(
     (unit,) = units.compile_units(list(members.values()), config, settings, natives)
     (seen,) = units.judge(unit, members, settings, natives, {})
     start = units.finding(seen, settings, 2026)
-    last = refusals.REMOVED if right else "and then: another result than natively"
+    last = constructs.REMOVED if right else "and then: another result than natively"
     assert start.bucket.endswith(f", {last}")
     monkeypatch.setattr(shrinking, "SHRINK_ROUNDS", 1)
     monkeypatch.setenv("CROSSCHECK_NO_CACHE", "1")  # which it sets for a worker
@@ -186,7 +186,7 @@ def test_a_thirteenth_argument_is_found_by_another_build(
     (unit,) = units.compile_units(list(members.values()), config, settings, natives)
     (seen,) = units.judge(unit, members, settings, natives, {})
     assert "stack arg write offset" in seen.check.detail
-    assert units.causes(seen, settings) == [refusals.BEYOND]
+    assert units.causes(seen, settings) == [constructs.BEYOND]
     known = corpus.read_known(Path(grow.__file__).parents[2] / "corpus" / "known.toml")
     found = units.finding(seen, settings, 2026)
     assert engine.known_as(found, known) == "clang-promoted-beyond-limit-grown"

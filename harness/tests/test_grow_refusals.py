@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,16 @@ import pytest
 import harness
 from harness import corpus, pipeline, verifier
 from harness.findings import Finding
-from harness.grow import frames, half_slots, refusals, units
+from harness.grow import constructs, frames, half_slots, refusals, results, undefined, units
 from harness.grow.batch import Order, batch_c
 from harness.grow.buckets import refused_for
 from harness.grow.campaign import known_as
 from harness.grow.frames import depth, frames_too_large, touched
 from harness.grow.optimised import Optimised, functions, leave_out, parsed
 from harness.grow.packing import unpack
-from harness.grow.refusals import Origin, Runs, explain, shrunk
+from harness.grow.parameters import shrunk
+from harness.grow.refusals import explain
+from harness.grow.refused import Again, Origin, Refused, Runs, Trial, placed
 from harness.grow.slots import goes_nowhere
 from harness.interp import Interpreter
 from harness.isa.asm import assemble
@@ -100,34 +101,37 @@ def read(name: str) -> str:
 
 # fmt: off
 CONFIRMED = {
-    refusals.WIDE:    (read("by_value_wide.c"), "2", "v4", "hidden"),
-    refusals.REMOVED: (case("clang_removed_parameter.toml"), "2", "v4", "static"),
-    refusals.ADDED:   (read("promoted_pointer.c"), "3", "v3", "static"),
-    refusals.BEYOND:  (case("clang_promoted_beyond_limit.toml"), "3", "v3", "hidden"),
-    refusals.UNSET:   (case("clang_unset_argument.toml"), "2", "v3", "hidden"),
-    refusals.SHRUNK:  (case("clang_shrunk_global.toml"), "2", "v3", "hidden"),
-    refusals.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
-    refusals.BLANK:   (read("undefined_phi.c"), "s", "v3", "hidden"),
-    refusals.OR:      (case("clang_or_on_stack_pointer.toml"), "2", "v3", "hidden"),
-    refusals.BOOL:    (BOOL, "2", "v3", "hidden"),
-    refusals.VOID:    (read("void_function.c"), "2", "v3", "hidden"),
-    refusals.FRAMES:  (FRAMES, "1", "v3", "hidden"),
-    refusals.HALF:    (read("half_slot.c"), "s", "v3", "hidden"),
+    constructs.WIDE:    (read("by_value_wide.c"), "2", "v4", "hidden"),
+    constructs.REMOVED: (case("clang_removed_parameter.toml"), "2", "v4", "static"),
+    constructs.ADDED:   (read("promoted_pointer.c"), "3", "v3", "static"),
+    constructs.BEYOND:  (case("clang_promoted_beyond_limit.toml"), "3", "v3", "hidden"),
+    constructs.UNSET:   (case("clang_unset_argument.toml"), "2", "v3", "hidden"),
+    constructs.SHRUNK:  (case("clang_shrunk_global.toml"), "2", "v3", "hidden"),
+    constructs.UNREAD:  (read("undefined_slot.c"), "2", "v3", "hidden"),
+    constructs.BLANK:   (read("undefined_phi.c"), "s", "v3", "hidden"),
+    constructs.OR:      (case("clang_or_on_stack_pointer.toml"), "2", "v3", "hidden"),
+    constructs.BOOL:    (BOOL, "2", "v3", "hidden"),
+    constructs.VOID:    (read("void_function.c"), "2", "v3", "hidden"),
+    constructs.TWO:     (read("wide_result.c"), "2", "v3", "hidden"),
+    constructs.FRAMES:  (FRAMES, "1", "v3", "hidden"),
+    constructs.HALF:    (read("half_slot.c"), "s", "v3", "hidden"),
 }
 # fmt: on
 
 
-def origin(planned: pipeline.Plan, config: BuildConfig, settings: Settings, name: str) -> Origin:
+def origin(
+    planned: pipeline.Plan, config: BuildConfig, settings: Settings, name: str, leaving: str = ""
+) -> Origin:
     text = planned.text or planned.path.read_text()
 
-    def seen(llvm_pass: str = "") -> Mapping[str, Optimised]:
+    def seen() -> Mapping[str, Optimised]:
         compiler = settings.compiler(config.compiler)
-        return functions(text, planned.layouts, config, compiler, 60.0, llvm_pass)
+        return functions(text, planned.layouts, config, compiler, 60.0, leaving)
 
-    def without(llvm_pass: str) -> tuple[Program, refusals.Functions] | None:
+    def without(llvm_pass: str) -> Again | None:
         built = pipeline.compile_build(planned, config, settings, leave_out(llvm_pass))
         programs = {p.name: p for p, _ in pipeline.built_programs(built, settings)}
-        return programs[name], partial(seen, llvm_pass)
+        return programs[name], origin(planned, config, settings, name, llvm_pass)
 
     return Origin(seen, without)
 
@@ -193,9 +197,9 @@ def test_an_address_in_r0_counts_where_a_function_returns_nothing(
     text = origin(planned, config, settings, program.name)
     runs = Runs(planned.vectors["f"], next(iter(planned.natives["f"].values())), None)
     refusal = Rejected(at.end - 1, "cannot return stack pointer to the caller")
-    it = refusals._Refused(refusals._Trial(program, text), at.end - 1, refusal.message, runs)
+    it = Refused(Trial(program, text, program), at.end - 1, refusal.message, runs)
     # r0 is no address here: the refusal would be a fault of the verifier
-    assert refusals._void(it) is None
+    assert results.cleared(it) is None
     assert named(program, refusal.message, text, runs, monkeypatch) == set()
 
 
@@ -225,7 +229,7 @@ def test_an_undefined_register_may_be_spilled_on_its_way(tmp_path: Path, compile
     seen = {p.name: rest for p, *rest in refused(SPILLED, config, compiler, tmp_path)}
     assert list(seen) == ["crosscheck_spilled"]
     for program, verdict, origin, runs in refused(SPILLED, config, compiler, tmp_path):
-        assert explain(program, verdict, origin, runs).constructs == (refusals.UNREAD,) * 2
+        assert explain(program, verdict, origin, runs).constructs == (constructs.UNREAD,) * 2
 
 
 @pytest.mark.parametrize(
@@ -249,11 +253,33 @@ def test_what_only_goes_to_dead_slots_goes_nowhere(between: str, nowhere: bool):
     assert not goes_nowhere(program, 0, end, lambda _callee, _slot: False)
 
 
+@pytest.mark.parametrize("opt", ["0", "3"])
+def test_a_second_register_is_excused_by_the_ir_alone(opt: str, tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, opt, "v4", "static")
+    found = list(refused(read("wide_result.c"), config, compiler, tmp_path))
+    for program, verdict, text, runs in found:
+        assert explain(program, verdict, text, runs) == refusals.Explanation((constructs.TWO,))
+        # a function that returns one word: whoever reads r2 behind it is wrong
+        ir = {name: replace(seen, results=1) for name, seen in text.functions().items()}
+        one = replace(text, functions=ir.copy)
+        assert explain(program, verdict, one, runs).constructs == ()
+        # r2 behind another call, too
+        insns = program.insns[: verdict.insn]
+        at = max(n for n, insn in enumerate(insns) if isinstance(insn, Call))
+        other = placed(program, {}, {at: [Call("helper", 5)]})
+        assert other is not None
+        verdict = verifier.verify(other, log_level=0).verdict
+        assert isinstance(verdict, Rejected)
+        assert verdict.message == "R2 !read_ok"
+        assert explain(other, verdict, text, runs).constructs == ()
+    assert len(found) == 4
+
+
 def test_what_no_run_shows_is_no_address(tmp_path: Path, compiler: Compiler):
-    c, opt, mcpu, linkage = CONFIRMED[refusals.VOID]
+    c, opt, mcpu, linkage = CONFIRMED[constructs.VOID]
     config = BuildConfig(compiler.name, opt, mcpu, linkage)
     ((program, verdict, text, runs),) = refused(c, config, compiler, tmp_path)
-    assert explain(program, verdict, text, runs).constructs == (refusals.VOID,)
+    assert explain(program, verdict, text, runs).constructs == (constructs.VOID,)
     assert explain(program, verdict, text, replace(runs, vectors=())).constructs == ()
 
 
@@ -262,8 +288,8 @@ def test_the_same_words_for_another_reason_stay_open(tmp_path: Path, compiler: C
     config = BuildConfig(compiler.name, "2", "v3", "hidden")
     c = read("undefined_slot.c")
     ((program, _, text, runs),) = refused(c, config, compiler, tmp_path)
-    good = refusals._unread(
-        refusals._Refused(refusals._Trial(program, text), _slot(program, 0), "R1 !read_ok", runs)
+    good = undefined.unread(
+        Refused(Trial(program, text, program), _slot(program, 0), "R1 !read_ok", runs)
     )
     assert good is None  # this store passes a value
     stores = [n for n, insn in enumerate(program.insns) if outgoing_slot(insn)]
@@ -281,7 +307,7 @@ def test_the_same_words_for_another_reason_stay_open(tmp_path: Path, compiler: C
         slot = outgoing_slot(insns[at])
         assert slot is not None
         # of g, which nobody reads, the IR passes no value
-        assert found.constructs[:1] == ((refusals.BARE,) if slot == 2 else ())
+        assert found.constructs[:1] == ((constructs.BARE,) if slot == 2 else ())
 
 
 def _slot(program: Program, number: int) -> int:
@@ -413,11 +439,11 @@ INDEX_WORDS = "invalid variable-offset read from stack R3 var_off=(0x0; 0xff) of
     ("code", "message", "constructs"),
     [
         (OR_NUMBERS, OR_WORDS, set()),
-        (OR_ADDRESS, OR_WORDS, {refusals.OR}),
+        (OR_ADDRESS, OR_WORDS, {constructs.OR}),
         (OR_NUMBERS_NOWHERE, OR_WORDS, set()),
-        (OR_ADDRESS_NOWHERE, OR_WORDS, {refusals.OR}),
+        (OR_ADDRESS_NOWHERE, OR_WORDS, {constructs.OR}),
         (BOOL_IN_STACK, INDEX_WORDS, set()),
-        (BOOL_IN_CONTEXT, INDEX_WORDS, {refusals.BOOL}),
+        (BOOL_IN_CONTEXT, INDEX_WORDS, {constructs.BOOL}),
     ],
 )
 def test_a_run_shows_what_is_an_address_and_what_a_bool(
@@ -525,8 +551,8 @@ LOOP_WORDS = "infinite loop detected at insn 4"
 @pytest.mark.parametrize(
     ("code", "constructs"),
     [
-        (FLAG_BESIDE, {refusals.HALF}),
-        (COUNTER_ABOVE, {refusals.HALF}),
+        (FLAG_BESIDE, {constructs.HALF}),
+        (COUNTER_ABOVE, {constructs.HALF}),
         (FLAG_BESIDE.replace("r10 - 4", "r10 - 12"), set()),  # its slot is its own
         (FLAG_WHOLE, set()),
         (FLAG_IN_REGISTER, set()),
@@ -561,14 +587,14 @@ def test_counters_of_unoptimised_code_are_forgotten_too(tmp_path: Path, compiler
         if "infinite loop" in verdict.message
     }
     assert len(seen) == 5
-    assert all(found.constructs == (refusals.HALF,) and not found.left for found in seen.values())
+    assert all(found.constructs == (constructs.HALF,) and not found.left for found in seen.values())
 
 
 def test_an_index_is_forgotten_in_a_part_of_a_slot(tmp_path: Path, compiler: Compiler):
     config = BuildConfig(compiler.name, "0", "v3", "hidden")
     ((program, verdict, text, runs),) = refused(read("spills.c"), config, compiler, tmp_path)
     assert "unbounded min value" in verdict.message
-    assert explain(program, verdict, text, runs).constructs == (refusals.HALF,)
+    assert explain(program, verdict, text, runs).constructs == (constructs.HALF,)
     # which excuses no other instruction
     assert half_slots.moved(program, 0, runs.vectors, looping=False) is None
 
@@ -597,12 +623,12 @@ def test_a_verifier_that_sees_no_end_of_any_loop_has_no_excuse(
 def test_a_thirteenth_argument_needs_the_compiler_to_say_so(
     tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ):
-    c, opt, mcpu, linkage = CONFIRMED[refusals.BEYOND]
+    c, opt, mcpu, linkage = CONFIRMED[constructs.BEYOND]
     config = BuildConfig(compiler.name, opt, mcpu, linkage)
     name = driver.entry("promoted_beyond_twelve")
     found = [one for one in refused(c, config, compiler, tmp_path) if one[0].name == name]
     ((program, verdict, text, runs),) = found
-    assert explain(program, verdict, text, runs).constructs == (refusals.BEYOND,)
+    assert explain(program, verdict, text, runs).constructs == (constructs.BEYOND,)
     # the store of a slot that there is, refused in the same words
     for at in (n for n, i in enumerate(program.insns) if (outgoing_slot(i) or 8) <= 7):
         wrong = Rejected(at, verdict.message)
@@ -612,11 +638,63 @@ def test_a_thirteenth_argument_needs_the_compiler_to_say_so(
     assert explain(program, verdict, replace(text, functions=lambda: ir), runs).constructs == ()
     # there is no other build, or it has as many
     assert explain(program, verdict, Origin(text.functions), runs).constructs == ()
-    same = Origin(text.functions, lambda _: (program, text.functions))
+    same = Origin(text.functions, lambda _: (program, Origin(text.functions)))
     assert explain(program, verdict, same, runs).constructs == ()
     # a verifier that refuses the other build, too
     monkeypatch.setattr(verifier, "verify", lambda *_, **__: Verification(verdict))
     assert explain(program, verdict, text, runs).constructs == ()
+
+
+BEYOND_BEHIND = """
+static __attribute__((noinline)) long seven(long a, long b, long c, long d, long e, long f,
+		const long *l __attribute__((btf_decl_tag("elements:2"))))
+{
+	return a ^ b ^ c ^ d ^ e ^ f ^ l[0] * l[1];
+}
+
+static __attribute__((noinline)) long twelve(long a, long b, long c, long d, long e, long f, long g,
+		long h, long i, long j, long k, const long *l __attribute__((btf_decl_tag("elements:2"))))
+{
+	return a ^ b ^ c ^ d ^ e ^ f ^ g ^ h ^ i ^ j ^ k ^ l[0] ^ l[1];
+}
+
+long both(long a, long b, long c, long d, long e, long f, long g)
+{
+	long l[2] = { a, b };
+
+	return seven(a, b, c, d, e, f, l) + twelve(a, b, c, d, e, f, g, a, b, c, d, l);
+}
+"""
+
+
+def test_what_is_built_again_needs_no_mend_of_the_first_build(tmp_path: Path, compiler: Compiler):
+    config = BuildConfig(compiler.name, "3", "v3", "hidden")
+    seen = {p.name: rest for p, *rest in refused(BEYOND_BEHIND, config, compiler, tmp_path)}
+    verdict, _, _ = seen[driver.entry("both")]
+    assert "invalid read from stack arg" in verdict.message
+    for program, verdict, text, runs in refused(BEYOND_BEHIND, config, compiler, tmp_path):
+        if program.name == driver.entry("both"):
+            assert explain(program, verdict, text, runs) == refusals.Explanation(
+                (constructs.BEYOND,)
+            )
+
+
+def test_another_way_is_tried_where_the_first_leads_nowhere(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+):
+    """A mend that gets past a refusal, and into another that nothing explains, is not the end."""
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(FRAMES, config, compiler, tmp_path)
+
+    def astray(it: Refused) -> tuple[str, Program]:
+        insns = (replace(it.program.insns[0], dst=9), *it.program.insns[1:])
+        return "astray", replace(it.program, insns=insns)
+
+    monkeypatch.setattr(refusals, "MENDS", ((r"combined", astray), *refusals.MENDS))
+    assert explain(program, verdict, text, runs) == refusals.Explanation((constructs.FRAMES,))
+    monkeypatch.setattr(refusals, "TRIES", 1)  # not for ever
+    (words,) = refused_for(program, verdict, text, runs)
+    assert words.startswith("and then: ")
 
 
 def test_frames_are_run_where_there_is_room_for_them(
@@ -646,6 +724,9 @@ define internal fastcc void @p1_f0(i8 noundef signext %0, [2 x i64] %1, ptr byva
   ret void
 }
 
+define internal [2 x i64] @p1_f2(i64 %0) {
+define dso_local i128 @p1_f3(i64 %0) {
+define internal fastcc { i64, i32 } @p1_f4(i64 %0) {
 define hidden noundef i64 @p1_f1(i64 %0, i128 %1, ptr %2, i16 %3) local_unnamed_addr #0 !dbg !1 {
   call void @llvm.lifetime.start.p0(ptr nonnull %8)
   ret i64 0
@@ -658,6 +739,8 @@ def test_parameters_and_arguments_are_read_from_ir():
     assert (seen["p1_f0"].words, seen["p1_f0"].void) == (4, True)
     assert (seen["p1_f1"].words, seen["p1_f1"].void) == (5, False)
     assert seen["p1_f0"].nothing == {"p1_f1": {2, 3, 5}}
+    words = {name: function.results for name, function in seen.items()}
+    assert words == {"p1_f0": 0, "p1_f1": 1, "p1_f2": 2, "p1_f3": 2, "p1_f4": 2}
     assert parsed("") == {}
 
 
@@ -693,7 +776,48 @@ def test_a_frame_that_no_run_gets_to_counts_as_it_is_written(tmp_path: Path, com
     seldom = seldom.replace("f) + v[a & 63];\n}\n", "f);\n\treturn b + v[a & 63];\n}\n", 1)
     ((program, verdict, text, runs),) = refused(seldom, config, compiler, tmp_path)
     assert set(touched(program, runs.vectors)) == {1}  # f, and not in
-    assert explain(program, verdict, text, runs).constructs == (refusals.FRAMES,)
+    assert explain(program, verdict, text, runs).constructs == (constructs.FRAMES,)
+
+
+SPARE = """
+static __attribute__((noinline)) long last(long a, long b, long c, long d, long e, long f)
+{
+	volatile char v[240];
+
+	v[a & 63] = b;
+	return v[a & 63] + f;
+}
+
+static __attribute__((noinline)) long in(long a, long b, long c, long d, long e, long f)
+{
+	volatile char v[240];
+
+	v[a & 63] = b;
+	return last(a, b, c, d, e, f) + v[a & 63];
+}
+
+long f(long a, long b, long c, long d, long e, long f)
+{
+	volatile char v[320];
+
+	v[256 + (b & 63)] = a;
+	if (a == 0x123456789abcdef)
+		v[0] = b;
+	return in(a, b, c, d, e, f) + v[256 + (b & 63)];
+}
+"""
+
+
+def test_frames_of_what_is_called_in_turn_count(tmp_path: Path, compiler: Compiler):
+    """The chain that is named may spare a little; that does not help where it goes on."""
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    ((program, verdict, text, runs),) = refused(SPARE, config, compiler, tmp_path)
+    named = re.search(r"of (\d+) calls", verdict.message)
+    assert named is not None
+    used = touched(program, runs.vectors)
+    chain = int(named[1])
+    assert sum(used[n] for n in range(1, chain)) <= 512 < sum(used.values())
+    assert explain(program, verdict, text, runs).constructs == (constructs.FRAMES,)
 
 
 def test_frames_that_linux_allows_are_not_too_large(
@@ -740,7 +864,9 @@ def test_entries_for_campaigns_name_a_confirmed_construct():
     known = corpus.read_known(ROOT / "corpus" / "known.toml")
     config = BuildConfig("clang", "2", "v3", "hidden")
     words = {
-        value for name, value in vars(refusals).items() if name.isupper() and isinstance(value, str)
+        value
+        for name, value in vars(constructs).items()
+        if name.isupper() and isinstance(value, str)
     }
     for message in ("callee expects N args, stack argN is not initialized", "RN !read_ok"):
         found = Finding("", "p1_f0", config, "rejected", bucket=f"rejected: {message}")
@@ -752,19 +878,19 @@ def test_entries_for_campaigns_name_a_confirmed_construct():
         for word in words
         if known_as(Finding("", "f", config, "rejected", bucket=f"rejected: x, {word}"), known)
     }
-    assert words - explained <= {refusals.BARE}  # which no campaign has met
-    assert words == set(refusals.CONSTRUCTS)
+    assert words - explained <= {constructs.BARE}  # which no campaign has met
+    assert words == set(constructs.CONSTRUCTS)
 
 
 def test_a_construct_by_design_hides_no_open_one():
     known = corpus.read_known(ROOT / "corpus" / "known.toml")
     config = BuildConfig("clang", "2", "v3", "hidden")
     found = Finding("", "f", config, "rejected")
-    both = replace(found, bucket=f"rejected: x, {refusals.WIDE}, {refusals.OR}")
+    both = replace(found, bucket=f"rejected: x, {constructs.WIDE}, {constructs.OR}")
     assert known_as(both, known) == "clang-or-on-stack-pointer-grown"
     wide = [entry for entry in known if entry.id == "linux-counts-parameters-grown"]
     assert known_as(both, wide) is None
-    assert known_as(replace(found, bucket=f"rejected: x, {refusals.WIDE}"), wide) is not None
+    assert known_as(replace(found, bucket=f"rejected: x, {constructs.WIDE}"), wide) is not None
 
 
 WIDE_AND_OR = """
@@ -794,7 +920,7 @@ def test_all_that_had_to_be_mended_is_named(tmp_path: Path, compiler: Compiler):
         set(refused_for(program, verdict, text, runs))
         for program, verdict, text, runs in refused(WIDE_AND_OR, config, compiler, tmp_path)
     ]
-    assert {refusals.WIDE, refusals.OR} in named
+    assert {constructs.WIDE, constructs.OR} in named
 
 
 # trees of campaigns' findings (seed 4242, programs 6285 and 10996)
@@ -830,7 +956,7 @@ def test_an_index_whose_mask_clang_left_out(
     (unit,) = units.compile_units([one], config, settings, natives)
     (seen,) = units.judge(unit, {0: one}, settings, natives, {})
     assert seen.check.outcome == "rejected"
-    assert units.causes(seen, settings) == [refusals.MASK]
+    assert units.causes(seen, settings) == [constructs.MASK]
     # a verifier that says the same of the program that has the mask is wrong
     assert seen.verification is not None
     said = seen.verification
@@ -842,4 +968,4 @@ def test_an_index_whose_mask_clang_left_out(
     monkeypatch.setattr(
         Printer, "_masked", lambda self, e: f"(1 ^ {lost(self, e)})" if self.kept else lost(self, e)
     )
-    assert refusals.MASK not in units.causes(seen, settings)
+    assert constructs.MASK not in units.causes(seen, settings)
