@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.btf import Void
 from harness.grow.constructs import TWO, VOID
 from harness.grow.optimised import Optimised
-from harness.grow.refused import Refused, met, placed, put
+from harness.grow.refused import Refused, Registers, met, placed, put
 from harness.interp import FUNCTION, STACK
-from harness.isa.insn import Alu, Call, CallX, Exit, High, Insn, Load, LoadImm, LoadPacket, Store
-from harness.isa.stack_args import SLOT_SIZE
+from harness.isa.insn import (
+    FP,
+    Alu,
+    Call,
+    CallX,
+    Exit,
+    High,
+    Insn,
+    Load,
+    LoadImm,
+    LoadPacket,
+    Store,
+    StoreImm,
+)
+from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.load.linking import VALUE_BY_INDEX
 from harness.model import MapDef, Program, Subprogram
 from harness.triage.rules import callee_at, operands, successors
@@ -57,10 +70,7 @@ def _words(seen: Mapping[str, Optimised], sub: Subprogram) -> int:
 
 def _spoilt(it: Refused) -> list[int]:
     """Return the calls that leave the second word there undefined, by the code's edges."""
-    insns, before = it.program.insns, dict[int, list[int]]()
-    for at in range(it.sub.start, it.sub.end):
-        for target in successors(insns[at], at):
-            before.setdefault(target, []).append(at)
+    insns, before = it.program.insns, _before(it)
     found: list[int] = []
     seen, work = {it.insn}, [it.insn]
     while work:
@@ -89,6 +99,64 @@ def cleared(it: Refused) -> tuple[str, Program] | None:
 
 
 def _address_at(it: Refused) -> bool:
-    """Return whether a run gets there with an address in a stack in r0."""
-    seen = met(it, {it.insn: lambda held: STACK <= (held[0] or 0) >> 32 < FUNCTION})
-    return True in seen.get(it.insn, ())
+    """Return whether r0 holds an address in a stack there: in a run, or by a way that none took.
+
+    Such a way leads from where a run, or r10, shows one, by moves, spills and constants added.
+    """
+    found: dict[int, set[int]] = {}
+    for slot, register in _comes_from(it, 0):
+        if register == FP:
+            return True
+        found.setdefault(slot, set()).add(register)
+
+    def test(registers: set[int]) -> Callable[[Registers], bool]:
+        return lambda held: any(STACK <= (held[r] or 0) >> 32 < FUNCTION for r in registers)
+
+    seen = met(it, {slot: test(registers) for slot, registers in found.items()})
+    return any(True in told for told in seen.values())
+
+
+def _comes_from(it: Refused, register: int) -> Iterator[tuple[int, int]]:
+    """Yield where the value of *register* there may come from: slot, a register before it."""
+    insns, before = it.program.insns, _before(it)
+    first = it.insn, register
+    seen, work = {first}, [first]  # a place: a register, or an offset from r10, below 0
+    while work:
+        at, place = work.pop()
+        if place >= 0:
+            yield at, place
+        for last in before.get(at, ()):
+            origin = _origin(insns[last], place)
+            if origin is not None and (last, origin) not in seen:
+                seen.add((last, origin))
+                work.append((last, origin))
+
+
+def _origin(insn: Insn, place: int) -> int | None:
+    """Return where *insn* got what *place* holds behind it; None: it is nothing as it was."""
+    match insn:
+        case Call() | CallX() | LoadPacket() if 0 <= place <= REG_ARGS:
+            return None
+        case Store(size=size, dst=10, off=off, src=src) if place < 0:
+            if (off, size) == (place, SLOT_SIZE):
+                return src
+            return None if off < place + SLOT_SIZE and place < off + size else place
+        case StoreImm(size=size, dst=10, off=off) if place < 0:
+            return None if off < place + SLOT_SIZE and place < off + size else place
+        case Load(size=8, dst=dst, src=10, off=off) if dst == place and off < 0:
+            return off
+        case Alu(op="mov", bits=64, dst=dst, src=int(src), sx=0) if dst == place:
+            return src
+        case Alu(op="add" | "sub", bits=64, dst=dst, src=None) if dst == place:
+            return place
+        case _:
+            return None if place in operands(insn)[1] else place
+
+
+def _before(it: Refused) -> dict[int, list[int]]:
+    """Return which instructions of the function lead to each."""
+    before: dict[int, list[int]] = {}
+    for at in range(it.sub.start, it.sub.end):
+        for target in successors(it.program.insns[at], at):
+            before.setdefault(target, []).append(at)
+    return before
