@@ -287,8 +287,10 @@ SELDOM = """
 static __attribute__((noinline)) void in(long a, long b, long c, long d, long e, long f, long *g)
 {
 	*g = a;
+#ifdef __bpf__
 	if (b == 0x123456789abcdef)
 		__asm__ volatile("*(u64 *)(r10 - 8) = %0\\nr0 = *(u64 *)(r10 - 8)" : : "r"(WHAT) : "r0");
+#endif
 }
 
 long f(long a, long b, long c, long d, long e, long f)
