@@ -494,6 +494,50 @@ class Machine:
         self.registers[FP] = (window << 32) + STACK_SIZE
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run's memory lies, as on another leg."""
+
+    context: int  # address
+    frames: tuple[int, ...]  # r10 of each frame, in the order in which they are entered
+
+
+class _Elsewhere(Machine):
+    """A machine whose context and stacks lie where *places* says; all else is as ever."""
+
+    def __init__(self, program: Program, vector: bytes, stack: bytes, places: Places) -> None:
+        self.context = places.context
+        self.coming = iter(places.frames)
+        self.tops: list[int] = []  # r10 of the frames that are active
+        super().__init__(program, vector, stack)
+        self.registers[1] = self.context
+
+    def load(self, address: int, size: int) -> int:
+        return super().load(self._home(address), size)
+
+    def store(self, address: int, size: int, value: int) -> None:
+        super().store(self._home(address), size, value)
+
+    def _home(self, address: int) -> int:
+        """Return where what lies at *address* is kept."""
+        offset = address - self.context
+        if 0 <= offset < len(self.vector):
+            return (CONTEXT << 32) + offset
+        for number in range(len(self.frames), -1, -1):  # a frame ends where a callee's begins
+            offset = address - self.tops[number] + STACK_SIZE
+            if 0 <= offset < STACK_SIZE:
+                return (STACK + number << 32) + offset
+        return 0 if address >> 32 < FUNCTION else address
+
+    def _push_stack(self) -> None:
+        super()._push_stack()
+        top = next(self.coming, None)
+        if top is None:
+            raise NotModelledError("a frame that has no place is not modelled")
+        self.tops[len(self.frames) :] = [top]
+        self.registers[FP] = top
+
+
 # --- what instructions compute ------------------------------------------------
 
 
@@ -591,13 +635,19 @@ class Interpreter:
         fuel: int = FUEL,
         trace: Trace | None = None,
         stack: bytes = _FRESH_STACK,
+        places: Places | None = None,
     ) -> Outcome:
         """Run the program on *vector* for at most *fuel* instructions.
 
-        *stack* is what the ``STACK_SIZE`` bytes of each frame hold that nobody has written.
+        *stack* is what the ``STACK_SIZE`` bytes of each frame hold that nobody has written,
+        *places* where they lie, and where the context does.
         """
-        machine, steps, slot = Machine(self.program, vector, stack), self.steps, 0
+        steps, slot = self.steps, 0
         try:
+            if places is None:
+                machine = Machine(self.program, vector, stack)
+            else:
+                machine = _Elsewhere(self.program, vector, stack, places)
             if trace is None:
                 for _ in range(fuel):
                     slot = steps[slot](machine)

@@ -17,7 +17,7 @@ from harness import verifier
 from harness.compare import compare_all
 from harness.corpus import Case, RunCheck, VerifyCheck, bless, kernel_types
 from harness.corpus import program as case_program
-from harness.interp import RINGBUF
+from harness.interp import RINGBUF, Places
 from harness.isa.insn import MayGoto
 from harness.jit import x86_64
 from harness.legs import kfuncs, native
@@ -574,6 +574,28 @@ def execute_over(
     """
     runner = _runner(program, leg)
     return runner.over(vector, stacks) if isinstance(runner, InterpRunner | JitRunner) else []
+
+
+def execute_alike(
+    program: Program, vector: Vector, dead: frozenset[int] = frozenset()
+) -> tuple[Outcome, Outcome, Places] | None:
+    """Return what the image does on *vector*, and the interpreter where all lies as it did there.
+
+    And where that was. None where one of them cannot run *program*; the image lacks what is *dead*.
+    """
+    jit, interp = _runner(program, "jit", dead), _runner(program, "interp")
+    if not isinstance(jit, JitRunner) or not isinstance(interp, InterpRunner):
+        return None
+    outcome, places = jit.at(vector)
+    return outcome, interp.at(vector, places), places
+
+
+def execute_at(program: Program, vector: Vector, places: Sequence[Places]) -> list[Outcome]:
+    """Return what the interpreter does on *vector* where memory lies at each of *places*."""
+    runner = _runner(program, "interp")
+    if not isinstance(runner, InterpRunner):
+        return []
+    return [runner.at(vector, each) for each in places]
 
 
 def _runner(program: Program, leg: str, dead: frozenset[int] = frozenset()) -> Runner | Unknown:

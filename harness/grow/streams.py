@@ -13,6 +13,7 @@ from harness.corpus import Case, RunCheck, VerifyCheck
 from harness.corpus import program as assemble
 from harness.grow import features as shown_by
 from harness.grow.buckets import bucket
+from harness.grow.placing import by_place
 from harness.interp import STACK_SIZE
 from harness.model import (
     Accepted,
@@ -96,7 +97,9 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
         found = [
             one
             for at, one in all_found
-            if not reads_unwritten(program, vectors[at]) and not reads_beyond(program, vectors[at])
+            if not by_place(program, one, dead)
+            and not reads_unwritten(program, vectors[at])
+            and not reads_beyond(program, vectors[at])
         ]
         if all_found and not found:  # what it reads there is for no leg to say
             return Judged("unknown", features, len(vectors))

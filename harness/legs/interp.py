@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.interp import CONVERTED_CONTEXTS, FUEL, HELPERS, Interpreter
+from harness.interp import CONVERTED_CONTEXTS, FUEL, HELPERS, Interpreter, Places
 from harness.legs.kfunc_models import KFUNCS
 from harness.model import Outcome, OutOfFuel, Program, Runner, Unknown, Vector
 
@@ -22,6 +22,10 @@ class InterpRunner:
         """Return what it does on *vector* over each of *stacks*: a frame's unwritten bytes."""
         run = self._interpreter.run
         return [run(vector, fuel=self._fuel, stack=stack) for stack in stacks]
+
+    def at(self, vector: Vector, places: Places) -> Outcome:
+        """Return what it does on *vector* where its memory lies at *places*."""
+        return self._interpreter.run(vector, fuel=self._fuel, places=places)
 
     def run(self, vectors: Sequence[Vector]) -> list[Outcome]:
         """Return one outcome for each of *vectors*, in order."""

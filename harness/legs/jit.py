@@ -29,6 +29,7 @@ from harness.interp import (
     Helper,
     Map,
     NotModelledError,
+    Places,
     Rings,
     TrapError,
 )
@@ -653,6 +654,26 @@ class JitRunner:
             room[:] = (stack * (len(room) // len(stack) + 1))[: len(room)]
             outcomes.append(self.run([vector])[0])
         return outcomes
+
+    def at(self, vector: Vector) -> tuple[Outcome, Places]:
+        """Return what it does on *vector*, and where its context and its frames lay."""
+        emulator, frames = self._emulator, list[int]()
+
+        def enter(engine: Any, _address: int, _size: int, _data: Any) -> None:
+            # behind the return address lies the caller's frame pointer, which the new one points to
+            frames.append(engine.reg_read(x86.UC_X86_REG_RSP) - 8)
+
+        emulator.load(self)
+        entries = {self.linked.entry, *self.linked.symbols.values()}
+        hooks = [emulator.engine.hook_add(uc.UC_HOOK_CODE, enter, None, a, a) for a in entries]
+        emulator.engine.ctl_flush_tb()  # what is translated calls no hook
+        try:
+            outcome = self.run([vector])[0]
+        finally:
+            for hook in hooks:
+                emulator.engine.hook_del(hook)
+            emulator.engine.ctl_flush_tb()
+        return outcome, Places(CONTEXTS[0] + GAP, tuple(frames))
 
     def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> Batch:
         """Call the function *symbol* with each of *arguments*, up to twelve values, System V.
