@@ -133,6 +133,7 @@ class Plan:
 
 _REFUSE = re.compile(r"^\W*refuse (\w+): (.*\S)\s*$", re.MULTILINE)
 _MCPU = re.compile(r"^\W*crosscheck: -mcpu=(\S+)\s*$", re.MULTILINE)
+_ONLY = re.compile(r"^\W*crosscheck: only (\w+)\s*$", re.MULTILINE)
 
 
 def plan(path: Path, source: str, settings: Settings) -> Plan:
@@ -157,7 +158,7 @@ def plan(path: Path, source: str, settings: Settings) -> Plan:
         return replace(empty, programs=True)
     if found.btf is None:
         return replace(empty, failure="it defines no function")
-    discovery = functions_under_test(found.btf)
+    discovery = functions_under_test(found.btf, _ONLY.findall(text) or None)
     layouts, unsupported = [], list(discovery.unsupported)
     for signature in discovery.signatures:
         place = layout(signature)

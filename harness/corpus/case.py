@@ -36,6 +36,7 @@ class ProgramText:
     dialect: Dialect = "r11"
     functions: tuple[FunctionDecl, ...] = ()
     maps: tuple[MapDef, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()  # map, the kernel's struct its values begin with
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ FUNCTIONS = (
     "bpf_preempt_enable", "bpf_cgroup_from_id", "bpf_cgroup_release", "bpf_iter_num_new",
     "bpf_iter_num_next", "bpf_iter_num_destroy", "bpf_dynptr_from_skb", "bpf_dynptr_slice",
     "bpf_xdp_metadata_rx_hash", "bpf_stream_vprintk", "bpf_stream_vprintk_impl", "__bpf_trap",
-    "bpf_throw", "bpf_local_irq_save", "bpf_local_irq_restore",
+    "bpf_throw", "bpf_local_irq_save", "bpf_local_irq_restore", "bpf_res_spin_lock",
+    "bpf_res_spin_unlock",
 )
 STRUCTS = (
     "task_struct", "task_struct__safe_rcu", "file", "file__safe_trusted", "path", "inode",
@@ -56,7 +57,7 @@ STRUCTS = (
     "sock_common", "sk_buff", "sk_buff__safe_rcu_or_null", "cred", "css_set",
     "css_set__safe_rcu", "cgroup", "cgroup__safe_rcu", "bpf_iter_meta",
     "bpf_iter_meta__safe_trusted", "seq_file", "bpf_cpumask", "cpumask", "bpf_map", "bpf_dynptr",
-    "bpf_iter_num", "bpf_prog_aux", "bpf_ctx_convert", "nf_hook_state",
+    "bpf_iter_num", "bpf_prog_aux", "bpf_ctx_convert", "nf_hook_state", "bpf_res_spin_lock",
 )
 TYPEDEFS = ("btf_trace_task_newtask", "btf_trace_sched_switch")
 VARIABLES = ("bpf_prog_active",)

@@ -17,7 +17,7 @@ from harness.corpus.case import (
     VerifyCheck,
 )
 from harness.corpus.tables import Table, parse
-from harness.corpus.text import ARGUMENT_TYPES
+from harness.corpus.text import ARGUMENT_TYPES, FIELDS
 from harness.model import DEFAULT_LICENSE, HarnessError, MapDef
 
 MAX_PARAMETERS = 255  # of a function declared in a case; Linux refuses more than 12
@@ -64,7 +64,7 @@ _VERIFY  = "verdict message insn log kernel"
 _JIT     = "x86_64"
 _RUN     = "ctx outcome r0 after legs"
 _FUNC    = "args linkage"
-_MAP     = "type key_size value_size max_entries data readonly"
+_MAP     = "type key_size value_size max_entries data readonly field"
 # fmt: on
 
 
@@ -85,9 +85,12 @@ def _program(table: Table) -> ProgramText:
                 )
         linkage = decl.choice("linkage", ("static", "global"), "static")
         functions.append(FunctionDecl(name, tuple(types or ()), linkage))
-    maps = []
+    maps, fields = [], []
     for name, decl in table.named("maps", _MAP):
         data = decl.hex("data")
+        field = decl.choice("field", tuple(FIELDS), "")
+        if field:
+            fields.append((name, field))
         maps.append(
             MapDef(
                 name=name,
@@ -110,6 +113,7 @@ def _program(table: Table) -> ProgramText:
         dialect="r12" if table.choice("dialect", ("r11", "r12"), "r11") == "r12" else "r11",
         functions=tuple(functions),
         maps=tuple(maps),
+        fields=tuple(fields),
     )
 
 

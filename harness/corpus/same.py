@@ -30,6 +30,7 @@ def fingerprint(case: Case) -> str:
             (text.attach_type, text.attach, text.sleepable, text.license, text.kfuncs),
             text.dialect,
             sorted(text.maps, key=lambda m: m.name),
+            sorted(text.fields),
         ]
         parts.append(case.verify.kernel if case.verify else "")
         try:

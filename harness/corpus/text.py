@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from harness import btf
 from harness.corpus.case import FunctionDecl, ProgramText
 from harness.isa import asm
 from harness.isa.targets import subprogram_starts
-from harness.model import HarnessError, Program, Subprogram
+from harness.model import HarnessError, MapDef, Program, Subprogram
 
 # fmt: off
 ARGUMENT_TYPES: dict[str, btf.BtfType] = {
@@ -24,6 +25,13 @@ ARGUMENT_TYPES: dict[str, btf.BtfType] = {
     "bool": btf.Int("_Bool", 1, 4, 0, 8),
     "ptr":  btf.Ptr(0),
     "ctx":  btf.Ptr(0),
+}
+FIELDS = {
+    # struct of the kernel  bytes
+    "bpf_timer":            16,
+    "bpf_wq":               16,
+    "bpf_spin_lock":        4,
+    "bpf_res_spin_lock":    4,
 }
 # fmt: on
 
@@ -53,6 +61,7 @@ def program(text: ProgramText, name: str) -> Program:
     order = sorted(starts)
     declared = {f.name: f for f in text.functions}
     types: list[btf.BtfType] = [btf.Void()]
+    maps = _typed_maps(types, text)
     subprograms = []
     for index, start in enumerate(order):
         label = starts[start]
@@ -69,7 +78,7 @@ def program(text: ProgramText, name: str) -> Program:
         type=text.type,
         insns=insns,
         subprograms=tuple(subprograms),
-        maps=text.maps,
+        maps=maps,
         btf=btf.Btf(tuple(types)),
         kfuncs=text.kfuncs,
         attach=text.attach,
@@ -79,15 +88,31 @@ def program(text: ProgramText, name: str) -> Program:
     )
 
 
-def _add_function(types: list[btf.BtfType], decl: FunctionDecl, *, main: bool) -> int:
-    def add(kind: btf.BtfType) -> int:
-        if kind not in types:
-            types.append(kind)
-        return types.index(kind)
+def _typed_maps(types: list[btf.BtfType], text: ProgramText) -> tuple[MapDef, ...]:
+    """Return the maps of *text*, those whose values begin with a struct of the kernel's typed."""
+    fields = dict(text.fields)
+    maps = []
+    for each in text.maps:
+        if each.name in fields:
+            name = fields[each.name]
+            member = btf.Member("field", _add(types, btf.Struct(name, FIELDS[name], ())), 0)
+            value = btf.Struct("value", each.value_size, (member,))
+            key = _add(types, ARGUMENT_TYPES["s32"])
+            each = replace(each, key_type=key, value_type=_add(types, value))
+        maps.append(each)
+    return tuple(maps)
 
-    returns = add(ARGUMENT_TYPES["s32" if main else "u64"])
+
+def _add(types: list[btf.BtfType], kind: btf.BtfType) -> int:
+    if kind not in types:
+        types.append(kind)
+    return types.index(kind)
+
+
+def _add_function(types: list[btf.BtfType], decl: FunctionDecl, *, main: bool) -> int:
+    returns = _add(types, ARGUMENT_TYPES["s32" if main else "u64"])
     params = tuple(
-        btf.Param(f"a{number}", add(ARGUMENT_TYPES[arg]))
+        btf.Param(f"a{number}", _add(types, ARGUMENT_TYPES[arg]))
         for number, arg in enumerate(decl.args, start=1)
     )
     types.append(btf.FuncProto(returns, params))

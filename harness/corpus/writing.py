@@ -118,6 +118,7 @@ def _program_table(program: ProgramText) -> Table:
                 "linkage": None if decl.linkage == "static" else decl.linkage,
             }
         )
+    fields = dict(program.fields)
     for definition in program.maps:
         maps = table.setdefault("maps", tomlkit.table(is_super_table=True))
         data = definition.data
@@ -129,6 +130,7 @@ def _program_table(program: ProgramText) -> Table:
                 "max_entries": definition.max_entries,
                 "data": None if data is None else data.hex(),
                 "readonly": definition.readonly or None,
+                "field": fields.get(definition.name),
             }
         )
     return table

@@ -119,6 +119,7 @@ WRONG = (
         "data: expected an even number of hexadecimal digits",
     ),
     (MINIMAL + '[program.maps.m]\nreadonly = "yes"', "readonly: expected true or false, not text"),
+    (MINIMAL + '[program.maps.m]\nfield = "bpf_lock"', "expected bpf_timer, bpf_wq"),
     (MINIMAL + "[verify]\n", "[verify] needs 'verdict'"),
     (MINIMAL + '[verify]\nverdict = "maybe"', "expected accept, reject or unknown, not 'maybe'"),
     (
@@ -356,6 +357,7 @@ WRITTEN = (
                 FunctionDecl("h", ()),
             ),
             maps=(MapDef("m", 1, 4, 16, 3), MapDef("r.o", 2, 4, 2, 1, data=b"ab", readonly=True)),
+            fields=(("m", "bpf_timer"),),
         ),
         verify=VerifyCheck("reject", "R11 is invalid", 3, "0: (95) exit\n", "no-jit"),
         jit={"x86_64": {"f": "90", "r.s": ""}},

@@ -78,6 +78,16 @@ def test_a_right_function_agrees_on_every_build(source: Path, clang: Sequence[st
     assert {row["verdict"] for row in report["builds"]} == {"accept"}
 
 
+def test_a_source_may_be_about_one_of_its_functions(source: Path) -> None:
+    source.write_text(
+        SOURCE + SOURCE.replace("weigh", "other") + "/*\n * crosscheck: only other\n */\n"
+    )
+    done = crosscheck(
+        "run", str(source), "-O", "2", "--mcpu", "v4", "--json", "-", cwd=source.parent
+    )
+    assert {row["function"] for row in report_of(done)["builds"]} == {"other"}
+
+
 def changed_copy(tmp_path: Path, file: str, old: str, new: str) -> Path:
     """Return a folder with a copy of the harness in which *old*, once in *file*, is *new*."""
     root = tmp_path / "copy"

@@ -332,14 +332,25 @@ def test_a_mended_verifier_follows_a_slot_that_linux_forgets() -> None:
     assert said.message.startswith("math between fp pointer and register with unbounded min value")
 
 
+def test_a_mended_verifier_forces_slots_too() -> None:
+    """corpus/linux_unforced_slot.toml: where it needs every number, it needs those in slots."""
+    one = case_program(_case("linux_unforced_slot"), "p")
+    as_linux = verify(one, log_level=0)
+    assert as_linux.verdict == Accepted()
+    assert as_linux.dead
+    assert verify(one, log_level=0, options=Options(propagate_slots=True)).dead == frozenset()
+    assert _first(one, as_linux.dead, b"\1") == 2
+    assert _first(one, frozenset(), b"\1") == 1
+
+
 def _case(name: str) -> ProgramText:
     text = corpus.read(Path(harness.__file__).parent.parent / "corpus" / f"{name}.toml").program
     assert text is not None
     return text
 
 
-def _first(one: Program, dead: frozenset[int]) -> int:
-    """Return the first byte of the context after the JIT's image ran on zeros."""
-    (seen,) = pipeline.execute(one, "jit", [bytes(8)], dead)
+def _first(one: Program, dead: frozenset[int], ctx: bytes = b"") -> int:
+    """Return the first byte of the context after the JIT's image ran on *ctx* and zeros."""
+    (seen,) = pipeline.execute(one, "jit", [ctx.ljust(8, b"\0")], dead)
     assert isinstance(seen, Returned)
     return seen.ctx[0]

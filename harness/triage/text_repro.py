@@ -7,8 +7,12 @@ numbers, as the kernel's own tests have them, and what they say stands beside th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from harness.btf import Func
+from harness.corpus import kernel_types
 from harness.isa.codec import encode
-from harness.isa.insn import High, LoadImm
+from harness.isa.insn import Call, High, LoadImm
 from harness.isa.opcodes import LD_IMM64_KINDS
 from harness.legs import kernel_request as request
 from harness.model import MapDef, Program
@@ -61,6 +65,33 @@ int main(void)
 @RUN@	return fd < 0;
 }
 """
+# How many words follow each kind of BTF type, and how many each of its members
+_FUNCTION = """\
+/* The number of a function in the kernel's BTF */
+static int function(const char *name)
+{
+	static const unsigned char fixed[32] = { [1] = 1, [3] = 3, [14] = 1, [17] = 1 };
+	static const unsigned char each[32] = { [4] = 3, 3, 2, [13] = 2, [15] = 3, [19] = 3 };
+	static unsigned char data[64 << 20];
+	FILE *file = fopen("/sys/kernel/btf/vmlinux", "r");
+	struct btf_header *head = (void *)data;
+	unsigned int *type, *end;
+
+	if (!file || !fread(data, 1, sizeof(data), file))
+		return 0;
+	type = (void *)(data + head->hdr_len + head->type_off);
+	end = type + head->type_len / 4;
+	for (int id = 1; type < end; id++) {
+		unsigned int kind = type[1] >> 24 & 31, members = type[1] & 0xffffff;
+		char *said = (char *)data + head->hdr_len + head->str_off + type[0];
+
+		if (kind == 12 && !strcmp(said, name))
+			return id;
+		type += 3 + fixed[kind] + each[kind] * members;
+	}
+	return 0;
+}
+"""
 _RUN = """\
 	if (fd < 0)
 		return 1;
@@ -81,8 +112,9 @@ _RUN = """\
 def standalone(result: TextTriage) -> str:
     """Return the C program, or a comment that says why there is none."""
     program, text = result.facts.program, result.text.program
-    if text.kfuncs:
-        names = ", ".join(text.kfuncs)
+    ours = [name for name in text.kfuncs if kernel_types().find(name, Func) is None]
+    if ours:
+        names = ", ".join(ours)
         return f"/* It calls {names}: kernel functions, which a module must have. */\n"
     if request.attach_type_of(program) in request.ATTACHED:
         return f"/* It attaches to {program.attach}, whose type the kernel's BTF has. */\n"
@@ -91,14 +123,16 @@ def standalone(result: TextTriage) -> str:
     assert program.btf is not None
     types, _ = request.encode_btf(program.btf, [program])
     vector = result.diagnosis.vector
-    parts = [_HEAD, _bytes("const unsigned char btf", types)]
+    head = _HEAD.replace("\n", "\n#include <linux/btf.h>\n", 1) if text.kfuncs else _HEAD
+    parts = [head, _bytes("const unsigned char btf", types)]
     if vector:
         parts.append(_bytes("unsigned char ctx", vector))
     parts += [_instructions(program), _functions(program)]
+    parts += [_FUNCTION] if text.kfuncs else []
     sleeps = program.sleepable or program.type == "syscall"
     attach = request.ATTACH_TYPES.get(request.attach_type_of(program), 0)
     main = (
-        _MAIN.replace("@MAPS@\n", "".join(_maps(program)))
+        _MAIN.replace("@MAPS@\n", "".join(_maps(program) + _calls(program, text.kfuncs)))
         .replace("@TYPE@", str(request.PROGRAM_TYPES[program.type]))
         .replace("@ATTACH@", str(attach))
         .replace("@FLAGS@", "BPF_F_SLEEPABLE" if sleeps else "0")
@@ -153,6 +187,7 @@ def _map(program: Program, number: int, each: MapDef) -> str:
         f"attr.value_size = {each.value_size};",
         f"attr.max_entries = {each.max_entries};",
         f"attr.map_flags = {each.flags};",
+        *_types(each),
         f"fd = bpf(BPF_MAP_CREATE, &attr); /* {each.name} */",
     ]
     for slot, insn in enumerate(program.insns):
@@ -160,6 +195,22 @@ def _map(program: Program, number: int, each: MapDef) -> str:
         if named and isinstance(insn, LoadImm) and insn.imm & 0xFFFFFFFF == number:
             lines.append(f"program[{slot}].imm = fd;")
     return "".join(f"\t{line}\n" if line else "\n" for line in lines)
+
+
+def _types(each: MapDef) -> list[str]:
+    """Return the statements that say what a map's keys and values are."""
+    if not each.key_type and not each.value_type:
+        return []
+    keys, values = each.key_type, each.value_type
+    said = [f"attr.btf_key_type_id = {keys};", f"attr.btf_value_type_id = {values};"]
+    return ["attr.btf_fd = types;", *said]
+
+
+def _calls(program: Program, names: Sequence[str]) -> list[str]:
+    """Return the statements that name the kernel's functions in the instructions."""
+    calls = enumerate(program.insns)
+    called = [(slot, c.imm) for slot, c in calls if isinstance(c, Call) and c.kind == "kfunc"]
+    return [f'\tprogram[{slot}].imm = function("{names[at]}");\n' for slot, at in called]
 
 
 def commands() -> list[str]:

@@ -64,7 +64,7 @@ class Options:
     budget: int = 0  # instructions to look at before it says Unknown; 0: as many as the kernel
     strict_alignment: bool = False  # BPF_F_STRICT_ALIGNMENT
     test_state_freq: bool = False  # keep a state wherever paths may meet (BPF_F_TEST_STATE_FREQ)
-    propagate_slots: bool = False  # True: mended (known.toml, linux-unpropagated-slot)
+    propagate_slots: bool = False  # True: mended (linux-unpropagated-slot, linux-unforced-slot)
     kernel_btf: Btf | None = field(default=None, compare=False)  # None: not at hand
 
 

@@ -357,6 +357,10 @@ def _mark_everything(env: Env, start: State) -> bool:
                             f"force_precise: frame{number}: "
                             f"forcing fp{-(index + 1) * 8} to be precise\n"
                         )
+            if env.options.propagate_slots:  # Linux 7.3.4 does not
+                for index, arg in enumerate(frame.args):
+                    if arg.type == SCALAR:
+                        state.precise_args[number] |= 1 << index
         state = state.parent
     return False
 
