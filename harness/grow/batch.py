@@ -23,6 +23,7 @@ from functools import lru_cache
 from harness.findings import Finding
 from harness.grow import streams
 from harness.grow.features import general
+from harness.grow.linux_faults import Doubt
 from harness.grow.units import (
     Member,
     Natives,
@@ -81,6 +82,19 @@ class BatchResult:
     functions: int = 0  # functions under test of the others
     process: int = 0  # the worker
     memory: int = 0  # bytes that it holds
+
+    @property
+    def doubts(self) -> list[Doubt]:
+        """What Linux is to be asked about before it is said what its verdicts come from."""
+        return [doubt for seen in self.seen for text in seen.texts for doubt in text.doubts]
+
+    def settled(self, answers: Sequence[Linux]) -> BatchResult:
+        """Return the result with *answers* to its doubts: buckets name what is confirmed."""
+        told = iter(answers)
+        seen = [
+            replace(one, texts=tuple(text.settled(told) for text in one.texts)) for one in self.seen
+        ]
+        return replace(self, seen=tuple(seen))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,16 +105,23 @@ def constructs(program: Program, check: Check, mask: Mask | None) -> list[str]:
     tries = _choices(program, len(check.divergences)) if check.divergences else ()
     if any(_mended(program, sites, check.divergences, mask) for sites in tries):
         return [NARROW]
-    if check.divergences and _forgotten(program, check.divergences, mask):
+    if check.divergences and forgotten(program, check.divergences, mask):
         return [FORGOTTEN]
     return []
 
 
-def _forgotten(program: Program, divergences: Sequence[Divergence], mask: Mask | None) -> bool:
+def forgotten(
+    program: Program,
+    divergences: Sequence[Divergence],
+    mask: Mask | None = None,
+    *,
+    seen: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+) -> bool:
     """Return whether the image is right with what a mended verifier leaves of *program*.
 
     And wrong, as Linux's, with what is left as Linux does it, which forgets that the value of a
-    slot counts where it cuts a path off (known.toml, linux-unpropagated-slot).
+    slot counts where it cuts a path off (known.toml, linux-unpropagated-slot). *seen* is what the
+    outcomes of *divergences* have of an outcome.
     """
     now, then = (
         verifier.verify(program, log_level=0, options=verifier.Options(propagate_slots=mended))
@@ -131,7 +138,7 @@ def _forgotten(program: Program, divergences: Sequence[Divergence], mask: Mask |
         others = list(told.values())
         if len(images) != 1 or len(others) != 1 or isinstance(right, Unknown):
             return False
-        if not agree(wrong, images[0], mask) or not agree(right, others[0], mask):
+        if not agree(seen(wrong), images[0], mask) or not agree(seen(right), others[0], mask):
             return False
     return True
 

@@ -222,6 +222,8 @@ def _unfinished(session: _Session) -> Iterator[Step]:
 
 def _finished(session: _Session, result: Any) -> Iterator[Step]:
     match result:
+        case BatchResult() if session.queue is not None and result.doubts:
+            yield _ask_again(session, result)
         case BatchResult():
             yield from _batch_done(session, result)
         case Half():
@@ -301,6 +303,18 @@ def _ask(session: _Session, half: Half) -> Iterator[Step]:
         yield Step(answered, ([],), ask=True, then=heard)
 
 
+def _ask_again(session: _Session, result: BatchResult) -> Step:
+    """Return the step that asks Linux about what would explain its verdicts in *result*."""
+    assert session.queue is not None
+    questions = [(doubt.program, doubt.vectors) for doubt in result.doubts]
+
+    def heard(answers: Sequence[KernelAnswer]) -> Iterator[Step]:
+        told = [Linux(answer.verdict, answer.outcomes) for answer in answers]
+        yield from _batch_done(session, result.settled(told))
+
+    return Step(session.queue.submit, (questions,), ask=True, then=heard)
+
+
 def _until(session: _Session) -> float | None:
     seconds = session.campaign.seconds
     return None if seconds is None else session.began + seconds
@@ -355,7 +369,7 @@ def _findings(session: _Session, seen: Seen, written: set[str]) -> Iterator[Foun
             with _writing():
                 corpus.write(replace(text.case, path=path, note=note))
         session.texts.setdefault(text.bucket, text)
-        yield Found(text.bucket, None, name)
+        yield Found(text.bucket, text_known_as(text, campaign.known), name)
     for found in seen.findings:
         known = known_as(found, campaign.known)
         if found.outcome != "diverge" and (
@@ -402,6 +416,15 @@ def known_as(found: Finding, known: Sequence[Known]) -> str | None:
         entries.append(entry)
     entries.sort(key=lambda entry: entry.status == "by-design")
     return entries[0].id if entries else None
+
+
+def text_known_as(text: Kept, known: Sequence[Known]) -> str | None:
+    """Return the entry of known.toml that explains a finding in BPF text: source grow.toml.
+
+    The message is its bucket, whose last words an experiment confirmed.
+    """
+    about = _KINDS[text.outcome], "grow.toml", "program", "", text.bucket
+    return next((e.id for e in known if e.message != "*" and e.matches(*about)), None)
 
 
 # --- new cases ------------------------------------------------------------------------

@@ -29,7 +29,7 @@ KINDS = ("passing", "verifier", "clang", "jit", "pair")  # the most telling firs
 def general(text: str) -> str:
     """Return a message without its numbers and names, which differ from program to program."""
     text = re.sub(r"p\d+_", "", text)
-    text = re.sub(r"0x[0-9a-fA-F]+|\b[0-9]+\b", "N", text)
+    text = re.sub(r"0x[0-9a-fA-F]+|\b[0-9a-f]{16}\b|\b[0-9]+\b", "N", text)
     return re.sub(r"(?<=\bR)\d+|(?<=arg)\d+", "N", text)[:160]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from harness.compare import compare_all
 from harness.corpus import Case, RunCheck, VerifyCheck
 from harness.corpus import program as assemble
 from harness.grow import features as shown_by
-from harness.grow.buckets import bucket
+from harness.grow.buckets import FORGOTTEN, bucket, forgotten
+from harness.grow.linux_faults import Asked, Doubt, confirmed, confirmed_by_ours, low
+from harness.grow.linux_faults import doubts as doubted
 from harness.grow.placing import by_place
 from harness.interp import STACK_SIZE
 from harness.model import (
@@ -46,6 +48,12 @@ class Kept:
     bucket: str
     outcome: str
     stream: Stream
+    doubts: tuple[Doubt, ...] = ()  # what Linux is to be asked about before it is new
+
+    def settled(self, answers: Iterator[Linux]) -> Kept:
+        """Return the finding with the next of *answers* to its doubts: all it comes from."""
+        faults = [doubt.fault for doubt in self.doubts if confirmed(doubt, next(answers))]
+        return replace(self, bucket=", ".join([self.bucket, *faults]), doubts=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +95,12 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
             check = pipeline.verdict_check(check, verdict, linux.verdict)
             found = check.divergences
         elif vectors and linux.outcomes:
-            legs["kernel"] = [_low(outcome) for outcome in linux.outcomes]
+            legs["kernel"] = [low(outcome) for outcome in linux.outcomes]
     exits = {event for event in verification.events if event.startswith("exit ")}
     if exits - {f"exit {SCALAR}"}:  # it returns an address, which no two legs share
         legs = {leg: [_no_r0(outcome) for outcome in told] for leg, told in legs.items()}
     if not found:
-        seen = {leg: [_low(o) for o in told] for leg, told in legs.items()} if linux else legs
+        seen = {leg: [low(o) for o in told] for leg, told in legs.items()} if linux else legs
         all_found = compare_all(seen, vectors)
         found = [
             one
@@ -107,7 +115,18 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
         why = check.detail
         check = Check("grow.toml", program.name, None, "diverge", detail=why, divergences=(*found,))
         case = case_of(stream, verdict, linux, found[0])
-        kept = Kept(case, "BPF text " + bucket(check), "diverge", stream)
+        doubts: tuple[Doubt, ...] = ()
+        causes: list[str] = []
+        if "verifier" not in found[0].legs:
+            told = low if linux is not None else _as_it_is
+            causes = [FORGOTTEN] if forgotten(program, found, seen=told) else []
+        if not causes:
+            asked = Asked(program, verification, linux.verdict if linux else verdict, vectors)
+            doubts = doubted(asked, settings.budget)
+        if linux is None:  # ours does as Linux does: the image shows it, too
+            causes += [doubt.fault for doubt in doubts if confirmed_by_ours(doubt)]
+            doubts = ()
+        kept = Kept(case, f"BPF text {bucket(check, causes)}", "diverge", stream, doubts)
         return Judged("diverge", features, len(vectors), refusal, kept)
     if isinstance(verdict, Rejected):
         return Judged("rejected", features, 0, refusal, verdict=verdict)
@@ -139,10 +158,7 @@ def reads_beyond(program: Program, vector: Vector) -> bool:
     return isinstance(shorter, Trapped) and shorter.kind == "access" and longer != shorter
 
 
-def _low(outcome: Outcome) -> Outcome:
-    """Return *outcome* as Linux tells it: of r0 the low half, and no ring buffers."""
-    if isinstance(outcome, Returned):
-        return Returned(outcome.r0 & 0xFFFFFFFF, outcome.ctx, None)
+def _as_it_is(outcome: Outcome) -> Outcome:
     return outcome
 
 

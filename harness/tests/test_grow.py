@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,24 +18,35 @@ from typing import Any
 
 import pytest
 
-from harness import cli, corpus, findings, grow
+from harness import cli, corpus, findings, grow, verifier
 from harness.corpus import Known
 from harness.grow import campaign as engine
-from harness.grow import constructs, refusals, shrinking, units
+from harness.grow import constructs, refusals, shrinking, streams, units
 from harness.grow.batch import BatchResult, Order, Seen, batch_c, faulty
 from harness.grow.buckets import bucket
 from harness.grow.campaign import affordable
-from harness.grow.packing import pack, tree_of, unpack
+from harness.grow.packing import pack, stream_of, tree_of, unpack
 from harness.grow.state import Candidate, Found, State
 from harness.grow.summary import summarise
 from harness.grow.units import inner
-from harness.model import BuildConfig, Divergence, HarnessError, Returned, Trapped
-from harness.pipeline import Check, Settings
+from harness.model import (
+    BuildConfig,
+    Crashed,
+    Divergence,
+    HarnessError,
+    Program,
+    Returned,
+    Trapped,
+    Vector,
+)
+from harness.pipeline import Check, Linux, Settings
 from harness.run import Step
 from harness.source import tree
 from harness.source.generate import generate
 from harness.source.printing import print_file
 from harness.toolchain import Compiler
+
+ROOT = Path(grow.__file__).parents[2]
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -238,6 +250,50 @@ def test_a_batch_is_counted_once(tmp_path: Path):
     assert again.pending() == []
     assert again.covered == {"pair a, b"}
     again.close()
+
+
+class AnsweringQueue:
+    """A queue to a Linux that says of each program what ours says."""
+
+    def __init__(self) -> None:
+        self.asked: list[Program] = []
+
+    def submit(self, items: Sequence[tuple[Program, Sequence[Vector]]]) -> Future[list[Linux]]:
+        answers = Future[list[Linux]]()
+        answers.set_result([Linux(verifier.verify(p, log_level=0).verdict) for p, _ in items])
+        self.asked += [program for program, _ in items]
+        return answers
+
+
+def test_linux_is_asked_again_before_its_verdict_is_a_new_finding(tmp_path: Path):
+    case = corpus.read(ROOT / "corpus" / "linux_forgotten_slot.toml")
+    stream = stream_of(case)
+    assert stream is not None
+    program = streams.assembled(stream, 3)
+    assert program is not None
+    settings = Settings((), (), legs=("interp", "jit", "kernel"))
+    died = Linux(Crashed("the guest died: BUG"))
+    kept = streams.judge(stream, program, settings, died).kept
+    assert kept is not None
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
+    campaign = engine.Campaign(settings, tmp_path, count=1, known=known)
+    state = State(tmp_path / "s.sqlite", 9, 2, resume=False)
+    queue = AnsweringQueue()
+    session = engine._Session(campaign, state, 0.0, lambda _: None, queue)  # type: ignore[arg-type]
+    session.next = 1
+    seen = (Seen(3, frozenset(), texts=(kept,)),)
+    (step,) = engine._finished(session, BatchResult(0, 1, 0, 0, {"diverge": 1}, {}, seen, 1.0))
+    assert step.ask
+    assert step.then is not None
+    assert not state.done  # not before it has answered
+    assert list(step.then(step.call(*step.arguments).result())) == []
+    assert len(queue.asked) == 1
+    assert state.done == {0}
+    told = summarise(state, 1.0, (0, 0, 0), 0)
+    assert [known for _, _, known in told.buckets.values()] == ["linux-forgotten-slot-grown"]
+    assert told.ok
+    assert len(list(tmp_path.glob("diverge-*.toml"))) == 1
+    state.close()
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import corpus, pipeline
+import harness
+from harness import corpus, pipeline, verifier
 from harness.compare import agree
-from harness.corpus import ProgramText
-from harness.grow import streams
+from harness.corpus import FunctionDecl, ProgramText
+from harness.grow import linux_faults, streams
+from harness.grow.buckets import FORGOTTEN
+from harness.grow.campaign import text_known_as
+from harness.grow.packing import stream_of
 from harness.interp import STACK, Machine, Places
-from harness.model import Accepted, Program, Rejected, Returned, Runner, Trapped, Unknown
+from harness.model import Accepted, Crashed, Program, Rejected, Returned, Runner, Trapped, Unknown
 from harness.pipeline import Linux, Settings
 from harness.source.produce import Stream
 
+ROOT = Path(harness.__file__).parents[1]
 SETTINGS = Settings((), (), legs=("interp", "jit"))
 ADDS = Stream(ProgramText("r0 = *(u64 *)(r1 + 0)\nr0 += 1\nexit\n"), (bytes(8), b"\xff" * 8))
 
@@ -188,3 +193,137 @@ def test_frames_lie_where_they_are_told_to():
         assert stray is not None
         assert isinstance(pipeline.execute(stray, "interp", [bytes(16)])[0], Returned)
         assert isinstance(pipeline.execute_at(stray, bytes(16), [places])[0], Trapped)
+
+
+UNWRITTEN = """
+*(u64 *)(r11 - 8) = 1
+r1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0
+call f
+call g
+r0 = 0
+exit
+f:
+r0 = *(u64 *)(r11 + 8)
+exit
+g:
+r1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0
+call f
+r0 = 0
+exit
+"""
+CALLBACK = """
+r6 = r1
+r1 = 1; r2 = 0; r3 = 0; r4 = 0; r5 = 0
+*(u64 *)(r11 - 8) = 7
+call f
+*(u64 *)(r11 - 8) = 7
+r1 = 1
+r2 = g ll
+r3 = 0
+r4 = 0
+call 181
+*(u64 *)(r6 + 0) = r0
+r0 = 0
+exit
+f:
+r0 = *(u64 *)(r11 + 8)
+exit
+g:
+r0 = *(u64 *)(r11 + 8)
+r0 &= 1
+exit
+"""
+REMOVED = """
+r1 = one ll
+r2 = one ll
+r0 = 0
+if r1 == r2 goto +1
+r0 = 1
+exit
+one:
+r0 = 5
+exit
+"""
+RANDOM = "call 7\nr6 = r0\ncall 7\nr0 += r6\nr0 += 1\nexit\n"
+DIED = Crashed("the guest died: BUG: kernel NULL pointer dereference, address: 0")
+
+
+def text_of(asm: str, vectors: tuple[bytes, ...], first: str = "u64") -> Stream:
+    names = [name for name in ("f", "g") if f"{name}:\nr0 = *(u64 *)(r11" in asm]
+    functions = [FunctionDecl(name, (first, *["u64"] * 5)) for name in names]
+    return Stream(ProgramText(asm, functions=tuple(functions)), vectors)
+
+
+@pytest.mark.parametrize(
+    ("stream", "linux", "fault"),
+    [
+        (text_of(UNWRITTEN, (), "ptr"), Linux(DIED), linux_faults.UNWRITTEN),
+        (text_of(RANDOM, (b"",)), Linux(Accepted(), (Returned(9, b""),)), linux_faults.CHANGING),
+        (text_of(REMOVED, (b"",)), Linux(Accepted(), (Returned(1, b""),)), linux_faults.REMOVED),
+        (
+            text_of(CALLBACK, (bytes(8),)),
+            Linux(Accepted(), (Returned(1, bytes(8)),)),
+            linux_faults.CALLBACK,
+        ),
+    ],
+)
+def test_a_fault_of_linux_is_named_once_it_is_mended(stream: Stream, linux: Linux, fault: str):
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
+    kept = judged(stream, linux).kept
+    assert kept is not None
+    (doubt,) = kept.doubts
+    assert doubt.fault == fault
+    assert text_known_as(kept, known) is None
+    good = Linux(doubt.verdict, doubt.outcomes)
+    named = kept.settled(iter([good]))
+    assert named.bucket == f"{kept.bucket}, {fault}"
+    assert text_known_as(named, known) is not None
+    assert not named.doubts
+    # Linux does so of the mended text, too, or something else: it has another fault
+    refused = Linux(Rejected(0, "R0 is odd"))
+    others = (Returned(7, stream.vectors[0]),) if stream.vectors else (Returned(7, b""),)
+    for wrong in (linux, refused, Linux(DIED), Linux(Accepted(), others)):
+        assert kept.settled(iter([wrong])).bucket == kept.bucket
+
+
+def test_a_death_for_another_reason_is_a_new_finding():
+    written = UNWRITTEN.replace("g:\n", "g:\n*(u64 *)(r11 - 8) = 1\n")
+    for asm in (written, "r0 = 0\nexit\n"):
+        kept = judged(text_of(asm, ()), Linux(DIED)).kept
+        assert kept is not None
+        assert not kept.doubts
+
+
+def test_an_address_of_a_function_that_stays_excuses_nothing():
+    called = REMOVED.replace("r1 = one ll", "call one\nr1 = one ll")
+    wrong = Linux(Accepted(), (Returned(9, b""),))
+    for asm in (called, "r0 = 0\nexit\n"):
+        kept = judged(text_of(asm, (b"",)), wrong).kept
+        assert kept is not None
+        assert not kept.doubts
+
+
+def test_a_callback_that_reads_slots_is_named_without_linux():
+    kept = judged(text_of(CALLBACK, (bytes(8),))).kept
+    assert kept is not None
+    assert kept.bucket.endswith(f", {linux_faults.CALLBACK}")
+    assert not kept.doubts
+
+
+def test_a_slot_whose_value_linux_forgets_is_named_in_text():
+    case = corpus.read(ROOT / "corpus" / "linux_unpropagated_slot.toml")
+    stream = stream_of(case)
+    assert stream is not None
+    kept = judged(stream).kept
+    assert kept is not None
+    assert kept.bucket.endswith(f", {FORGOTTEN}")
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
+    assert text_known_as(kept, known) == "linux-unpropagated-slot-grown"
+    # beside Linux, too, whose image is as ours
+    program = streams.assembled(stream, 0)
+    assert program is not None
+    dead = verifier.verify(program, log_level=0).dead
+    told = tuple(pipeline.execute(program, "jit", stream.vectors, dead))
+    beside = judged(stream, Linux(Accepted(), told)).kept
+    assert beside is not None
+    assert beside.bucket == kept.bucket
