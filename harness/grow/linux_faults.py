@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from harness import pipeline, verifier
 from harness.compare import agree
 from harness.grow.refused import ANYTHING, placed
-from harness.isa.insn import PARAMS, Alu, Call, Insn, Load, LoadImm, StoreImm
+from harness.isa.insn import PARAMS, Alu, Call, Insn, Load, LoadImm, MayGoto, StoreImm
 from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, SLOT_SIZE
 from harness.isa.targets import function_target
 from harness.model import (
@@ -37,11 +37,14 @@ from harness.verifier import Options
 UNWRITTEN = "a stack argument that Linux reads and nobody wrote"
 CALLBACK  = "a stack argument that Linux lets a callback read"
 REMOVED   = "the address of a function that Linux removed"
+PRIVATE   = "may_goto beside a private stack"
 CHANGING  = "what a helper says otherwise each time"
 # fmt: on
-FAULTS = (UNWRITTEN, CALLBACK, REMOVED, CHANGING)
+FAULTS = (UNWRITTEN, CALLBACK, REMOVED, PRIVATE, CHANGING)
 CHANGING_HELPERS = (5, 7, 8)  # ktime_get_ns, get_prandom_u32, get_smp_processor_id
-READS_IT = "Linux looks at a stack argument that the caller never wrote"  # ours, of the text
+# what ours says of a text where Linux goes astray
+READS_IT = "Linux looks at a stack argument that the caller never wrote"
+NO_CALLER = "an incoming stack argument of an entry function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,9 @@ def _written(it: Asked) -> Program | None:
 
 def _no_slots(it: Asked) -> Program | None:
     """Let callbacks take something for what they read of slots that nobody fills for them."""
-    if not (isinstance(it.ours.verdict, Accepted) and isinstance(it.linux, Accepted)):
+    ours = it.ours.verdict
+    alone = isinstance(ours, Unknown) and NO_CALLER in ours.why and isinstance(it.linux, Crashed)
+    if not alone and not (isinstance(ours, Accepted) and isinstance(it.linux, Accepted)):
         return None
     insns = list(it.program.insns)
     for fault in broken(it.program):
@@ -197,11 +202,21 @@ def _settled(it: Asked) -> Program | None:
     return replace(it.program, insns=insns)
 
 
+def _own_stack(it: Asked) -> Program | None:
+    """Let a program with may_goto be of a type that Linux gives no private stack."""
+    waits = any(isinstance(insn, MayGoto) for insn in it.program.insns)
+    if not waits or it.program.type not in WITH_PRIVATE_STACK:
+        return None
+    return replace(it.program, section="syscall", type="syscall")
+
+
+WITH_PRIVATE_STACK = ("kprobe", "tracepoint", "perf_event", "raw_tracepoint")
 KEEPER = 9
 _Mend = Callable[[Asked], Program | None]
 MENDS: tuple[tuple[str, _Mend], ...] = (
     (UNWRITTEN, _written),
     (CALLBACK, _no_slots),
     (REMOVED, _reached),
+    (PRIVATE, _own_stack),
     (CHANGING, _settled),
 )

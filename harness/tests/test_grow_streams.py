@@ -248,6 +248,15 @@ RANDOM = "call 7\nr6 = r0\ncall 7\nr0 += r6\nr0 += 1\nexit\n"
 DIED = Crashed("the guest died: BUG: kernel NULL pointer dereference, address: 0")
 
 
+def kept_text(name: str) -> Stream:
+    stream = stream_of(corpus.read(ROOT / "corpus" / name))
+    assert stream is not None
+    return stream
+
+
+PRIVATE = kept_text("linux_may_goto_private_stack.toml")
+
+
 def text_of(asm: str, vectors: tuple[bytes, ...], first: str = "u64") -> Stream:
     names = [name for name in ("f", "g") if f"{name}:\nr0 = *(u64 *)(r11" in asm]
     functions = [FunctionDecl(name, (first, *["u64"] * 5)) for name in names]
@@ -259,6 +268,12 @@ def text_of(asm: str, vectors: tuple[bytes, ...], first: str = "u64") -> Stream:
     [
         (text_of(UNWRITTEN, (), "ptr"), Linux(DIED), linux_faults.UNWRITTEN),
         (text_of(RANDOM, (b"",)), Linux(Accepted(), (Returned(9, b""),)), linux_faults.CHANGING),
+        (kept_text("linux_async_callback_slot.toml"), Linux(DIED), linux_faults.CALLBACK),
+        (
+            PRIVATE,
+            Linux(Accepted(), tuple(Returned(9, v) for v in PRIVATE.vectors)),
+            linux_faults.PRIVATE,
+        ),
         (text_of(REMOVED, (b"",)), Linux(Accepted(), (Returned(1, b""),)), linux_faults.REMOVED),
         (
             text_of(CALLBACK, (bytes(8),)),
@@ -311,9 +326,7 @@ def test_a_callback_that_reads_slots_is_named_without_linux():
 
 
 def test_a_slot_whose_value_linux_forgets_is_named_in_text():
-    case = corpus.read(ROOT / "corpus" / "linux_unpropagated_slot.toml")
-    stream = stream_of(case)
-    assert stream is not None
+    stream = kept_text("linux_unpropagated_slot.toml")
     kept = judged(stream).kept
     assert kept is not None
     assert kept.bucket.endswith(f", {FORGOTTEN}")
