@@ -346,7 +346,7 @@ class KernelLeg:
                     ask.lost = False
                     further.append(self._job([ask]))
                     continue
-                if batch is not None:
+                if batch is not None and ask.answer.accepted:
                     ask.outcomes.update(enumerate(batch[1].outcomes(reply)))
                 if ask.answer.accepted:
                     further += self._batches(ask)
