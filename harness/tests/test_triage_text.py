@@ -33,6 +33,7 @@ from harness.model import (
     Vector,
     Verdict,
 )
+from harness.tests.programs import program
 from harness.triage import beliefs, reaching, text, text_report, text_repro
 from harness.triage.facts import (
     AGREES,
@@ -113,6 +114,17 @@ def test_what_the_log_promises_of_the_context() -> None:
     wrong = Returned(0, bytes([7]) + bytes(31))
     assert not found[0].holds(wrong)
     assert found[0].against(wrong).endswith("R1 is 0x0 or 0x5 here; what is stored is 0x7")
+
+
+def test_what_the_log_promises_of_the_result() -> None:
+    log = "6: (b7) r0 = 7                        ; R0=7\n7: (57) r0 &= 5    ; R0=5\n8: (95) exit\n"
+    (found,) = beliefs.read(log)
+    assert found.text == "instruction 8 returns R0=0x5"
+    assert found.holds(Returned(1 << 32 | 5, b""))
+    assert found.against(Returned(7, b"")).endswith("R0 is 0x5 here; what is returned is 0x7")
+    assert beliefs.trusted(found, program("r0 = 0\n" * 7 + "r0 &= 5\nexit"))
+    assert not beliefs.trusted(found, program("if r1 == 0 goto +7\n" + "r0 = 0\n" * 7 + "exit"))
+    assert beliefs.read(log.replace("; R0=5", "; frame1: R0=5")) == ()
 
 
 # --- who is wrong -----------------------------------------------------------------

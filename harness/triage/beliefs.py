@@ -1,7 +1,8 @@
 """What Linux's verifier says it knows of results, read from its log (level 2).
 
 A store to the context of a register that holds a constant on every path is a promise: the
-context holds one of those constants when the program ends. A run that leaves anything else
+context holds one of those constants when the program ends. So is a constant put into r0 right
+before the program ends. A run that leaves anything else
 there shows that the verifier, or the code made of what it let pass, is wrong. The log does
 not have every path, though: one that differs from another in imprecise scalars alone is
 pruned (`from 6 to 8: safe`), with what it would store. ``trusted`` tells.
@@ -15,19 +16,25 @@ from dataclasses import dataclass
 
 from harness.model import Program, Returned
 from harness.triage import reaching
+from harness.triage.rules import successors
 
 _STORE = re.compile(
     r"^(?P<insn>\d+): \([0-9a-f]{2}\) \*\(u(?P<bits>\d+) \*\)\(r(?P<base>\d+) (?P<off>[+-]\d+)\) = "
     r"[rw](?P<src>\d+)\s*; (?P<state>.*)$"
 )
+_RESULT = re.compile(
+    r"^(?P<insn>\d+): \([0-9a-f]{2}\) [rw]0 \S*= [^;]*; (?P<state>.*)\n(?P<exit>\d+): \(95\) exit$",
+    re.MULTILINE,
+)
+RESULT = -8  # as an offset: r0
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """A store of known values to the context."""
+    """A store of known values to the context, or a known result."""
 
-    insn: int
-    offset: int  # bytes into the context
+    insn: int  # that stores, or ends the program
+    offset: int  # bytes into the context; RESULT: r0
     size: int  # bytes
     values: tuple[int, ...]  # on one path or another
     source: int  # register
@@ -37,6 +44,8 @@ class Belief:
     def text(self) -> str:
         """For people."""
         values = " or ".join(f"{value:#x}" for value in self.values)
+        if self.offset == RESULT:
+            return f"instruction {self.insn} returns R0={values}"
         return f"instruction {self.insn} stores R{self.source}={values} at byte {self.offset}"
 
     def holds(self, outcome: Returned) -> bool:
@@ -46,12 +55,15 @@ class Belief:
     def against(self, outcome: Returned) -> str:
         """Return what *outcome* has instead, for people."""
         values = " or ".join(f"{value:#x}" for value in self.values)
+        done = "returned" if self.offset == RESULT else "stored"
         return (
             f"Linux's verifier knows that R{self.source} is {values} here; "
-            f"what is stored is {self._found(outcome):#x}"
+            f"what is {done} is {self._found(outcome):#x}"
         )
 
     def _found(self, outcome: Returned) -> int:
+        if self.offset == RESULT:
+            return outcome.r0 & (1 << 8 * self.size) - 1
         return int.from_bytes(outcome.ctx[self.offset : self.offset + self.size], "little")
 
 
@@ -66,7 +78,7 @@ def read(log: str) -> tuple[Belief, ...]:
     imprecise: set[int] = set()
     written: dict[int, set[int]] = {}  # byte: instructions
     safe = re.search(r"^(from \d+ to )?\d+.*: safe$", log, re.MULTILINE) is not None
-    for insn, off, size, source, state in _stores(log):
+    for insn, off, size, source, state in (*_stores(log), *_results(log)):
         for byte in range(off, off + size):
             written.setdefault(byte, set()).add(insn)
         found = re.search(rf"\bR{source}=(P?)(-?\d+|0x[0-9a-f]+)(?=\s|$)", state)
@@ -88,11 +100,23 @@ def trusted(belief: Belief, program: Program) -> bool:
     """Return whether *belief* is about every path of *program*, not about those of the log."""
     if not reaching.always(program, belief.insn):
         return False
+    if belief.offset == RESULT:
+        others = enumerate(program.insns)
+        if any(belief.insn in successors(i, at) for at, i in others if at + 1 != belief.insn):
+            return False  # the program ends there on other ways, too
     if not belief.pruned:
         return True
     found = reaching.constants(program, belief.insn, belief.source)
     mask = (1 << 8 * belief.size) - 1
     return found is not None and {value & mask for value in found} <= set(belief.values)
+
+
+def _results(log: str) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield what is put into r0 where the entry program ends next; Linux tells its low half."""
+    for found in _RESULT.finditer(log):
+        insn, state = int(found["insn"]), found["state"]
+        if int(found["exit"]) == insn + 1 and "frame" not in state:
+            yield insn + 1, RESULT, 4, 0, state
 
 
 def _stores(log: str) -> Iterator[tuple[int, int, int, int, str]]:

@@ -297,7 +297,11 @@ def _changed(first: Verdict, again: Verdict) -> bool:
 
 
 def _short(vector: Vector) -> str:
-    return vector.hex() if any(vector) or len(vector) <= 16 else f"{len(vector)} zero bytes"
+    places = [at for at, byte in enumerate(vector) if byte]
+    if len(vector) <= 16 or len(places) > 8 or (places and len(vector) <= 256):
+        return vector.hex()
+    but = "".join(f", {vector[at]:#04x} at {at}" for at in places)
+    return f"{len(vector)} zero bytes" if not but else f"{len(vector)} bytes, zero{but}"
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -463,7 +467,8 @@ def _ruled_out(facts: TextFacts, linux: KernelAnswer) -> tuple[Vector, Belief] |
         if not isinstance(outcome, Returned) or (ended and _same(ended[0], outcome)):
             continue  # the interpreter's first: our JIT is made as Linux's is
         for belief in known:
-            if not belief.holds(outcome) and (broken or beliefs.trusted(belief, facts.program)):
+            guessed = broken and belief.offset != beliefs.RESULT
+            if not belief.holds(outcome) and (guessed or beliefs.trusted(belief, facts.program)):
                 return facts.text.vectors[number], belief
     return None
 

@@ -21,6 +21,7 @@ from harness.triage.text import TextTriage
 
 _MAP_FD, _MAP_VALUE = 1, 2  # kinds of 64-bit immediates that Linux takes
 _ROW = 12  # bytes a line
+_LONG = 256  # bytes of a vector
 _HEAD = """\
 #include <linux/bpf.h>
 #include <stdio.h>
@@ -98,8 +99,8 @@ _RUN = """\
 
 	memset(&attr, 0, sizeof(attr));
 	attr.test.prog_fd = fd;
-	attr.test.ctx_in = (unsigned long)ctx;
-	attr.test.ctx_size_in = sizeof(ctx);
+	attr.test.@IN@_in = (unsigned long)ctx;
+	attr.test.@IN@_size_in = sizeof(ctx);
 	if (bpf(BPF_PROG_TEST_RUN, &attr))
 		return 2;
 	printf("returned %u, context ", attr.test.retval);
@@ -126,7 +127,7 @@ def standalone(result: TextTriage) -> str:
     head = _HEAD.replace("\n", "\n#include <linux/btf.h>\n", 1) if text.kfuncs else _HEAD
     parts = [head, _bytes("const unsigned char btf", types)]
     if vector:
-        parts.append(_bytes("unsigned char ctx", vector))
+        parts.append(_vector(vector))
     parts += [_instructions(program), _functions(program)]
     parts += [_FUNCTION] if text.kfuncs else []
     sleeps = program.sleepable or program.type == "syscall"
@@ -139,6 +140,7 @@ def standalone(result: TextTriage) -> str:
         .replace("@LICENSE@", text.license)
         .replace("@LEVEL@", "2" if vector else "1")
         .replace("@RUN@", _RUN if vector else "")
+        .replace("@IN@", "data" if program.type in request.PACKET else "ctx")
     )
     return "\n".join([*parts, main])
 
@@ -147,6 +149,15 @@ def _bytes(name: str, data: bytes) -> str:
     rows = (data[at : at + _ROW] for at in range(0, len(data), _ROW))
     lines = "".join("\t" + " ".join(f"{byte:#04x}," for byte in row) + "\n" for row in rows)
     return f"static {name}[] = {{\n{lines}}};\n"
+
+
+def _vector(vector: bytes) -> str:
+    """Return what defines the context or packet; of a long one, where it is not zero."""
+    places = [at for at, byte in enumerate(vector) if byte]
+    if len(vector) <= _LONG or len(places) > _LONG // 4:
+        return _bytes("unsigned char ctx", vector)
+    said = " ".join(f"[{at}] = {vector[at]:#04x}," for at in places)
+    return f"static unsigned char ctx[{len(vector)}] = {{ {said} }};\n"
 
 
 def _instructions(program: Program) -> str:
