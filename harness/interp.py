@@ -500,17 +500,26 @@ class Places:
 
     context: int  # address
     frames: tuple[int, ...]  # r10 of each frame, in the order in which they are entered
+    values: tuple[tuple[str, int], ...] = ()  # of maps of one value: name, the value's address
 
 
 class _Elsewhere(Machine):
-    """A machine whose context and stacks lie where *places* says; all else is as ever."""
+    """A machine whose memory lies where *places* says; what it does not name is as ever."""
 
     def __init__(self, program: Program, vector: bytes, stack: bytes, places: Places) -> None:
         self.context = places.context
         self.coming = iter(places.frames)
         self.tops: list[int] = []  # r10 of the frames that are active
+        self.values: list[tuple[int, int, int]] = []  # address, bytes, where they are kept
         super().__init__(program, vector, stack)
         self.registers[1] = self.context
+        where = dict(places.values)
+        for each in self.maps:
+            address, key = where.get(each.definition.name), bytes(each.definition.key_size)
+            if address is not None:
+                kept = map_value(self, each, key)
+                self.values.append((address, each.definition.value_size, kept))
+                each.entries[key] = address
 
     def load(self, address: int, size: int) -> int:
         return super().load(self._home(address), size)
@@ -527,6 +536,9 @@ class _Elsewhere(Machine):
             offset = address - self.tops[number] + STACK_SIZE
             if 0 <= offset < STACK_SIZE:
                 return (STACK + number << 32) + offset
+        for start, size, kept in self.values:
+            if start <= address < start + size:
+                return kept + address - start
         return 0 if address >> 32 < FUNCTION else address
 
     def _push_stack(self) -> None:

@@ -1,9 +1,9 @@
 """Results that follow from where memory lies: an address that a program takes for a number.
 
 A privileged program may store an address, or compute with one, and what comes of it differs from
-leg to leg though none is wrong. That is so where the interpreter, with its context and its frames
-at the very addresses that they had on the leg beside it, does what that leg did, and something
-else at its own. A leg that is wrong does not agree with it there, either.
+leg to leg though none is wrong. That is so where the interpreter, with its context, its frames and
+its maps' values at the very addresses that they had on the leg beside it, does what that leg did,
+and something else at its own. A leg that is wrong does not agree with it there, either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def by_place(program: Program, divergence: Divergence, dead: frozenset[int]) -> 
 
 
 def _elsewhere(places: Places) -> list[Places]:
-    """Return other places for as many frames as *places* has."""
+    """Return other places for what *places* has."""
     rng = random.Random(len(places.frames))
 
     def address() -> int:
@@ -49,7 +49,8 @@ def _elsewhere(places: Places) -> list[Places]:
     for _ in range(WHERE):
         top = address()
         frames = tuple(top - 2 * STACK_SIZE * n for n in range(len(places.frames)))
-        out.append(Places(address(), frames))
+        values = tuple((name, address()) for name, _ in places.values)
+        out.append(Places(address(), frames, values))
     return out
 
 

@@ -656,7 +656,7 @@ class JitRunner:
         return outcomes
 
     def at(self, vector: Vector) -> tuple[Outcome, Places]:
-        """Return what it does on *vector*, and where its context and its frames lay."""
+        """Return what it does on *vector*, and where its memory lay."""
         emulator, frames = self._emulator, list[int]()
 
         def enter(engine: Any, _address: int, _size: int, _data: Any) -> None:
@@ -673,7 +673,8 @@ class JitRunner:
             for hook in hooks:
                 emulator.engine.hook_del(hook)
             emulator.engine.ctl_flush_tb()
-        return outcome, Places(CONTEXTS[0] + GAP, tuple(frames))
+        values = tuple(self._places.items())
+        return outcome, Places(CONTEXTS[0] + GAP, tuple(frames), values)
 
     def call(self, symbol: str, arguments: Sequence[Sequence[int]]) -> Batch:
         """Call the function *symbol* with each of *arguments*, up to twelve values, System V.

@@ -16,7 +16,17 @@ from harness.grow.buckets import FORGOTTEN
 from harness.grow.campaign import text_known_as
 from harness.grow.packing import stream_of
 from harness.interp import STACK, Machine, Places
-from harness.model import Accepted, Crashed, Program, Rejected, Returned, Runner, Trapped, Unknown
+from harness.model import (
+    Accepted,
+    Crashed,
+    MapDef,
+    Program,
+    Rejected,
+    Returned,
+    Runner,
+    Trapped,
+    Unknown,
+)
 from harness.pipeline import Linux, Settings
 from harness.source.produce import Stream
 
@@ -133,6 +143,33 @@ def test_addresses_as_numbers_blame_nobody(text: str):
     legs = [pipeline.execute(program, leg, stream.vectors) for leg in ("interp", "jit")]
     assert [agree(a, b) for a, b in zip(*legs, strict=True)] == [False, False]
     assert judged(stream).outcome == "unknown"
+
+
+VALUE = """
+r2 = map[idx:0]+4
+r3 = *(u32 *)(r2 + 0)
+w4 = w2
+r4 += r3
+*(u64 *)(r1 + 0) = r4
+*(u32 *)(r2 + 0) = 9
+r3 = *(u32 *)(r2 + 0)
+*(u64 *)(r1 + 8) = r3
+r0 = 0
+exit
+"""
+
+
+def test_an_address_of_a_map_is_one_too():
+    maps = (MapDef("values", 2, 4, 16, 1, data=b"\7" * 16),)
+    stream = Stream(ProgramText(VALUE, maps=maps), (bytes(16),))
+    assert judged(stream).outcome == "unknown"
+    program = streams.assembled(stream, 0)
+    assert program is not None
+    told = pipeline.execute_alike(program, bytes(16))
+    assert told is not None
+    assert told[0] == told[1]
+    assert isinstance(told[0], Returned)
+    assert told[0].ctx[8:] == (9).to_bytes(8, "little")
 
 
 @pytest.mark.parametrize(
