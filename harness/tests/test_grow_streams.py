@@ -134,10 +134,20 @@ exit
 BRANCH = "w2 = w10\nr0 = 0\nif r2 < 0x1000000 goto +1\nr0 = 1\nexit\n"
 
 
-@pytest.mark.parametrize("text", [ADDRESSES, BRANCH])
+EXCHANGED = """
+r6 = *(u32 *)(r1 + 0)
+*(u64 *)(r10 - 8) = r6
+w0 = 5
+w0 = cmpxchg32_32(r10 - 8, w0, w1)
+w0 = cmpxchg32_32(r10 - 8, w0, w1)
+exit
+"""  # as of a campaign (seed 2029, program 1453)
+
+
+@pytest.mark.parametrize("text", [ADDRESSES, BRANCH, EXCHANGED])
 def test_addresses_as_numbers_blame_nobody(text: str):
     """Pieces of them, what is computed of them, and what hangs on them, in two frames."""
-    stream = Stream(ProgramText(text), (bytes(24), b"\1" * 24))
+    stream = Stream(ProgramText(text), (b"\5" + bytes(23), b"\5\0\0\0" + b"\1" * 20))
     program = streams.assembled(stream, 0)
     assert program is not None
     legs = [pipeline.execute(program, leg, stream.vectors) for leg in ("interp", "jit")]
