@@ -120,6 +120,7 @@ class _Session:
     shrinking_seconds: float = 0.0
     shrinking: set[str] = field(default_factory=set)  # buckets
     texts: dict[str, Kept] = field(default_factory=dict)  # by bucket: to be shrunk
+    doubted: dict[int, BatchResult] = field(default_factory=dict)  # Linux is asked again about them
     faults: int = 0
     sampled: float = 0.0
     told: float = 0.0
@@ -163,6 +164,8 @@ def grow(
             steps += [s for _ in range(campaign.jobs + 2) for s in _next_batch(session)]
             with contextlib.suppress(TimeOver):  # what ran is done again when it goes on
                 work(steps, partial(_finished, session), campaign.jobs, partial(_left, session))
+            for result in list(session.doubted.values()):  # what was found is written all the same
+                list(_batch_done(session, result))
         _sample(session, last=True)
         return session.summary()
     finally:
@@ -310,8 +313,10 @@ def _ask_again(session: _Session, result: BatchResult) -> Step:
 
     def heard(answers: Sequence[KernelAnswer]) -> Iterator[Step]:
         told = [Linux(answer.verdict, answer.outcomes) for answer in answers]
+        del session.doubted[result.number]
         yield from _batch_done(session, result.settled(told))
 
+    session.doubted[result.number] = result
     return Step(session.queue.submit, (questions,), ask=True, then=heard)
 
 

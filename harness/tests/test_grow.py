@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -40,7 +41,7 @@ from harness.model import (
     Vector,
 )
 from harness.pipeline import Check, Linux, Settings
-from harness.run import Step
+from harness.run import Step, TimeOver
 from harness.source import tree
 from harness.source.generate import generate
 from harness.source.printing import print_file
@@ -286,14 +287,41 @@ def test_linux_is_asked_again_before_its_verdict_is_a_new_finding(tmp_path: Path
     assert step.ask
     assert step.then is not None
     assert not state.done  # not before it has answered
+    assert list(session.doubted) == [0]
     assert list(step.then(step.call(*step.arguments).result())) == []
     assert len(queue.asked) == 1
     assert state.done == {0}
+    assert not session.doubted
     told = summarise(state, 1.0, (0, 0, 0), 0)
     assert [known for _, _, known in told.buckets.values()] == ["linux-forgotten-slot-grown"]
     assert told.ok
     assert len(list(tmp_path.glob("diverge-*.toml"))) == 1
     state.close()
+
+
+def test_what_linux_does_not_answer_in_time_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stream = stream_of(corpus.read(ROOT / "corpus" / "linux_forgotten_slot.toml"))
+    assert stream is not None
+    program = streams.assembled(stream, 3)
+    assert program is not None
+    settings = Settings((), (), legs=("interp", "jit", "kernel"))
+    died = Linux(Crashed("the guest died: BUG"))
+    kept = streams.judge(stream, program, settings, died).kept
+    assert kept is not None
+    found = BatchResult(0, 1, 0, 0, {"diverge": 1}, {}, (Seen(3, frozenset(), texts=(kept,)),), 1.0)
+
+    def work(_steps: list[Step], finished: Callable[[Any], Iterator[Step]], *_: object) -> None:
+        assert [step.ask for step in finished(found)] == [True]
+        raise TimeOver
+
+    monkeypatch.setattr(engine, "_queue", lambda _: contextlib.nullcontext(AnsweringQueue()))
+    campaign = engine.Campaign(settings, tmp_path, count=1)
+    told = engine.grow(campaign, work=work)
+    assert [known for _, _, known in told.buckets.values()] == [None]
+    assert not told.ok
+    assert len(list(tmp_path.glob("diverge-*.toml"))) == 1
 
 
 @pytest.mark.parametrize(
