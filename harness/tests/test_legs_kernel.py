@@ -23,12 +23,15 @@ from harness.btf import (
     Void,
     encode,
 )
+from harness.corpus import FunctionDecl, ProgramText
+from harness.corpus import program as text_program
 from harness.interp import RECORD, name_hash
 from harness.isa.asm import assemble
+from harness.isa.codec import encode as encode_insns
 from harness.isa.insn import Exit, LoadImm
 from harness.legs import conformance
 from harness.legs import kernel_request as request
-from harness.legs.agent import Script
+from harness.legs.agent import Address, Fd, Quad, Script
 from harness.legs.interp import InterpLeg
 from harness.legs.kernel import MAX_DEATHS, KernelLeg, ModuleFile, first_error, verdict_of
 from harness.legs.kernel_raw import keep_r0, with_btf
@@ -548,3 +551,69 @@ def test_the_verifier_is_told_to_give_up(leg, monkeypatch):
     slow = program("r6 = 0\nr1 = r6\nL:\nr6 += 1\nif r6 != 400000 goto L\nr0 = 0\nexit")
     (answer,) = leg.check([slow])
     assert answer.verdict == Unknown("Linux did not finish verifying it in the time it was given")
+
+
+FENTRY, FEXIT = 24, 25
+TRACER = text_program(
+    ProgramText(
+        "r1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n*(u64 *)(r11 - 8) = 99\ncall g\nr0 = 0\nexit\n"
+        "g: r0 = *(u64 *)(r11 + 8)\nexit",
+        functions=(FunctionDecl("g", ("u64",) * 6),),
+    ),
+    "tracer",
+)
+
+
+def traced(leg, types, values, slot, attach):
+    """What f, of *types*, finds in *slot* of *values*, with a tracing program attached.
+
+    A case has one program, so this finding (docs/findings/linux_traced_slots.md) is a test.
+    """
+    stores = "".join(f"*(u64 *)(r11 - {8 * n}) = {value}\n" for n, value in enumerate(values, 1))
+    text = (
+        f"r6 = r1\nr1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n{stores}call f\n"
+        f"*(u64 *)(r6 + 0) = r0\nr0 = 0\nexit\nf: r0 = *(u64 *)(r11 + {8 * slot})\nexit"
+    )
+    one = text_program(ProgramText(text, functions=(FunctionDecl("f", types),)), "target")
+    script = Script()
+    btf, own = (
+        request.load_btf(script, *request.encode_btf(each.btf, [each])) for each in (one, TRACER)
+    )
+    goal = request.target(one, request.Types(None))
+    load = request.Load(script, one, goal, btf, level=0, log_limit=1 << 16, cpus=1)
+    code = encode_insns(TRACER.insns)
+    records = b"".join(struct.pack("<II", x.start, x.type_id) for x in TRACER.subprograms)
+    tracer = script.bpf(
+        request.PROG_LOAD,
+        [
+            *(request.PROGRAM_TYPES["tracing"], len(code) // 8, Address(script.place(code))),
+            *(Address(script.text("GPL")), 0, 0, Quad(0), 0, 0, bytes(16), 0, attach),
+            *(Fd(own.step.slot), 8, Address(script.place(records)), 2, 0, Quad(0), 0),
+            *(one.subprograms[1].type_id, Fd(load.slot), 0, Quad(0)),
+        ],
+    )
+    opened = script.bpf(17, [Quad(0), Fd(tracer.slot), 0])  # BPF_RAW_TRACEPOINT_OPEN
+    batch = request.Batch(script, load, [bytes(8)])
+    reply = leg.ask(script)
+    assert reply.results[opened.number] >= 0
+    (seen,) = batch.outcomes(reply)
+    return int.from_bytes(seen.ctx, "little", signed=True)
+
+
+@kernel
+def test_linux_changes_stack_arguments_of_what_is_traced(leg):
+    """Until it is mended: then docs/findings/linux_traced_slots.md is to say so."""
+    numbers, pointer = ("u64",) * 7, ("ptr", *["u64"] * 6)
+    for attach in (FENTRY, FEXIT):
+        assert [traced(leg, numbers, (5, 6), slot, attach) for slot in (1, 2)] == [5, 6]
+    assert [traced(leg, pointer, (5, 6), slot, FENTRY) for slot in (1, 2)] == [99, 6]
+    assert traced(leg, pointer, (5, 6), 2, FEXIT) != 6
+    narrow = (*numbers[:6], "s32")
+    assert traced(leg, narrow, (5, -1), 2, FENTRY) == -1
+    assert traced(leg, narrow, (5, -1), 2, FEXIT) == (1 << 32) - 1
+
+
+@kernel
+def test_what_is_refused_has_no_runs(leg):
+    (answer,) = leg.check([program("r0 = r9\nexit")], [[b"12345678"]])
+    assert answer.outcomes == (Unknown("Linux refuses it: R9 !read_ok"),)
