@@ -564,22 +564,16 @@ TRACER = text_program(
 )
 
 
-def traced(leg, types, values, slot, attach):
-    """What f, of *types*, finds in *slot* of *values*, with a tracing program attached.
+def with_tracer(leg, one, attach):
+    """What *one* does with 8 zero bytes while a tracing program is attached to its function f.
 
-    A case has one program, so this finding (docs/findings/linux_traced_slots.md) is a test.
+    A case has one program, so these findings (docs/findings/linux_*traced*.md) are tests.
     """
-    stores = "".join(f"*(u64 *)(r11 - {8 * n}) = {value}\n" for n, value in enumerate(values, 1))
-    text = (
-        f"r6 = r1\nr1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n{stores}call f\n"
-        f"*(u64 *)(r6 + 0) = r0\nr0 = 0\nexit\nf: r0 = *(u64 *)(r11 + {8 * slot})\nexit"
-    )
-    one = text_program(ProgramText(text, functions=(FunctionDecl("f", types),)), "target")
     script = Script()
     btf, own = (
         request.load_btf(script, *request.encode_btf(each.btf, [each])) for each in (one, TRACER)
     )
-    goal = request.target(one, request.Types(None))
+    goal = request.target(one, leg.types())
     load = request.Load(script, one, goal, btf, level=0, log_limit=1 << 16, cpus=1)
     code = encode_insns(TRACER.insns)
     records = b"".join(struct.pack("<II", x.start, x.type_id) for x in TRACER.subprograms)
@@ -597,7 +591,18 @@ def traced(leg, types, values, slot, attach):
     reply = leg.ask(script)
     assert reply.results[opened.number] >= 0
     (seen,) = batch.outcomes(reply)
-    return int.from_bytes(seen.ctx, "little", signed=True)
+    return seen
+
+
+def traced(leg, types, values, slot, attach):
+    """What f, of *types*, finds in *slot* of *values*, with a tracing program attached."""
+    stores = "".join(f"*(u64 *)(r11 - {8 * n}) = {value}\n" for n, value in enumerate(values, 1))
+    text = (
+        f"r6 = r1\nr1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n{stores}call f\n"
+        f"*(u64 *)(r6 + 0) = r0\nr0 = 0\nexit\nf: r0 = *(u64 *)(r11 + {8 * slot})\nexit"
+    )
+    one = text_program(ProgramText(text, functions=(FunctionDecl("f", types),)), "target")
+    return int.from_bytes(with_tracer(leg, one, attach).ctx, "little", signed=True)
 
 
 @kernel
@@ -611,6 +616,17 @@ def test_linux_changes_stack_arguments_of_what_is_traced(leg):
     narrow = (*numbers[:6], "s32")
     assert traced(leg, narrow, (5, -1), 2, FENTRY) == -1
     assert traced(leg, narrow, (5, -1), 2, FEXIT) == (1 << 32) - 1
+
+
+@kernel
+def test_linux_breaks_over_what_is_thrown_through_a_trampoline(leg):
+    """Until it is mended: then docs/findings/linux_throw_traced.md is to say so."""
+    text = "r1 = 1\ncall f\nr0 = 9\nexit\nf: r1 = 7\ncall kfunc#0\nexit"
+    functions = (FunctionDecl("f", ("u64",)),)
+    one = text_program(ProgramText(text, kfuncs=("bpf_throw",), functions=functions), "target")
+    assert with_tracer(leg, one, FENTRY) == Returned(7, bytes(8))
+    with pytest.raises(HarnessError, match="NULL pointer dereference"):
+        with_tracer(leg, one, FEXIT)
 
 
 @kernel
