@@ -594,14 +594,23 @@ def with_tracer(leg, one, attach):
     return seen
 
 
-def traced(leg, types, values, slot, attach):
-    """What f, of *types*, finds in *slot* of *values*, with a tracing program attached."""
+TAIL_CALL = "r1 = r6\nr2 = map[idx:0]\nr3 = 0\ncall 12\n"
+
+
+def traced(leg, types, values, slot, attach, last=""):
+    """What f, of *types*, finds in *slot* of *values*, with a tracing program attached.
+
+    *last* is what the main function does in the end.
+    """
     stores = "".join(f"*(u64 *)(r11 - {8 * n}) = {value}\n" for n, value in enumerate(values, 1))
+    zeros = "r1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n"
     text = (
-        f"r6 = r1\nr1 = 0; r2 = 0; r3 = 0; r4 = 0; r5 = 0\n{stores}call f\n"
-        f"*(u64 *)(r6 + 0) = r0\nr0 = 0\nexit\nf: r0 = *(u64 *)(r11 + {8 * slot})\nexit"
+        f"r6 = r1\n{zeros}call caller\n*(u64 *)(r6 + 0) = r0\n{last}r0 = 0\nexit\n"
+        f"f: r0 = *(u64 *)(r11 + {8 * slot})\nexit\ncaller: {zeros}{stores}call f\nexit"
     )
-    one = text_program(ProgramText(text, functions=(FunctionDecl("f", types),)), "target")
+    maps = (MapDef("programs", 3, 4, 4, 1),) if last else ()
+    functions = (FunctionDecl("f", types),)
+    one = text_program(ProgramText(text, functions=functions, maps=maps), "target")
     return int.from_bytes(with_tracer(leg, one, attach).ctx, "little", signed=True)
 
 
@@ -616,6 +625,8 @@ def test_linux_changes_stack_arguments_of_what_is_traced(leg):
     narrow = (*numbers[:6], "s32")
     assert traced(leg, narrow, (5, -1), 2, FENTRY) == -1
     assert traced(leg, narrow, (5, -1), 2, FEXIT) == (1 << 32) - 1
+    assert traced(leg, numbers, (5, 6), 2, FENTRY, TAIL_CALL) == 6
+    assert traced(leg, numbers, (5, 6), 2, FEXIT, TAIL_CALL) != 6
 
 
 @kernel
