@@ -33,9 +33,11 @@ from harness.model import (
     Crashed,
     HarnessError,
     Outcome,
+    OutOfFuel,
     Program,
     Rejected,
     Returned,
+    Trapped,
     Unknown,
     Vector,
     Verdict,
@@ -397,6 +399,10 @@ def beside_linux(case: Case, verdict: Verdict, outcomes: Sequence[Outcome]) -> l
             case Returned(r0=r0, ctx=ctx) if run.outcome == "returned" and run.r0 is not None:
                 if (r0, ctx) != (run.r0 & 0xFFFFFFFF, after):
                     failures.append(f"run {number} on kernel: r0 {r0:#x}, context {ctx.hex()}")
+            case Trapped(where=where) if run.outcome == "returned":
+                failures.append(f"run {number} on kernel: breaks over it: {where}")
+            case OutOfFuel() if run.outcome == "returned":
+                failures.append(f"run {number} on kernel: does not end")
     return failures
 
 
