@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from harness.grow.stack_accesses import StackAccess, watch
@@ -21,7 +21,8 @@ def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) 
     What the instructions show of each is added up along every chain of calls; an address that
     is made, and never used below what others are, may make it more than the verifier says. So
     what runs on *vectors* touch of the frames of that chain, and of what it calls in turn, has to
-    be too much, too, with all of those that no run gets to.
+    be too much, too, with all of those that no run gets to, and what instructions do in the
+    others that no run gets to.
     """
     named = re.fullmatch(r"combined stack size of (\d+) calls is (\d+)\. Too large", message)
     if named is None or int(named[2]) <= LIMIT:  # no fault of the program's
@@ -64,23 +65,34 @@ def _rounded(size: int) -> int:
 
 
 def touched(program: Program, vectors: Sequence[Vector]) -> dict[int, int]:
-    """Return how far below r10 runs get at the frame of each function, by its number."""
+    """Return how far below r10 runs get at the frame of each function, by its number.
+
+    Of functions that a run gets to: with what their instructions do that no run gets to.
+    """
     lowest: dict[int, int] = {}
+    met: set[int] = set()  # slots
 
     def see(seen: StackAccess) -> None:
+        met.add(seen.slot)
         lowest[seen.function] = max(lowest.get(seen.function, 0), -seen.offset)
 
     watch(program, vectors, see)
-    return lowest
+    subs = program.subprograms
+    return {n: max(far, depth(program, subs[n], met)) for n, far in lowest.items()}
 
 
-def depth(program: Program, sub: Subprogram) -> int:
-    """Return how far below r10 *sub* reaches, as its instructions show one after the other."""
+def depth(program: Program, sub: Subprogram, met: Collection[int] | None = None) -> int:
+    """Return how far below r10 *sub* reaches, as its instructions show one after the other.
+
+    Where *met* is given, what gets at memory in one of these slots does not count, nor does an
+    address that is made.
+    """
     lowest = 0
     known: dict[int, int] = {FP: 0}  # register: distance from r10
-    for insn in program.insns[sub.start : sub.end]:
+    for slot, insn in enumerate(program.insns[sub.start : sub.end], sub.start):
         base = insn.src if isinstance(insn, Load) else getattr(insn, "dst", -1)
-        if isinstance(insn, Load | Store | StoreImm) and base in known:
+        counts = met is None or slot not in met
+        if isinstance(insn, Load | Store | StoreImm) and base in known and counts:
             lowest = min(lowest, known[base] + insn.off)
         match insn:
             case Alu(op="mov", bits=64, dst=dst, src=src) if src is not None:
@@ -91,5 +103,6 @@ def depth(program: Program, sub: Subprogram) -> int:
                 known[dst] += imm
             case Alu(dst=dst) | Load(dst=dst):
                 known.pop(dst, None)
-        lowest = min([lowest, *known.values()])
+        if met is None:
+            lowest = min([lowest, *known.values()])
     return -lowest

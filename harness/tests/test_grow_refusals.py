@@ -823,6 +823,16 @@ def test_a_frame_that_no_run_gets_to_counts_as_it_is_written(tmp_path: Path, com
     assert explain(program, verdict, text, runs).constructs == (constructs.FRAMES,)
 
 
+def test_what_no_run_gets_to_in_a_frame_counts_as_it_is_written(tmp_path: Path, compiler: Compiler):
+    """Found by a campaign (seed 60604, program 2607 at -O0): a branch that is never taken."""
+    config = BuildConfig(compiler.name, "1", "v3", "hidden")
+    seldom = FRAMES.replace("\tv[a & 63] = b;", "\tif (a == 0x123456789abcdef)\n\t\tv[0] = b;")
+    seldom = seldom.replace("v[a & 63]", "v[256 + (a & 63)]")
+    ((program, verdict, text, runs),) = refused(seldom, config, compiler, tmp_path)
+    assert sum(touched(program, runs.vectors).values()) > 512
+    assert explain(program, verdict, text, runs).constructs == (constructs.FRAMES,)
+
+
 SPARE = """
 static __attribute__((noinline)) long last(long a, long b, long c, long d, long e, long f)
 {
@@ -844,9 +854,7 @@ long f(long a, long b, long c, long d, long e, long f)
 {
 	volatile char v[320];
 
-	v[256 + (b & 63)] = a;
-	if (a == 0x123456789abcdef)
-		v[0] = b;
+	v[256 + (b & 63) - (a == 0x123456789abcdef ? 256 : 0)] = a;
 	return in(a, b, c, d, e, f) + v[256 + (b & 63)];
 }
 """
