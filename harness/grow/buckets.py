@@ -150,15 +150,14 @@ def _choices(program: Program, count: int) -> Iterator[dict[int, int]]:
     few of any then, if there are *count* differences, too many to agree by chance.
     """
     sites = narrow_slots(program)
-    if not sites:
-        return
-    yield sites
-    if count < MANY:
+    if sites:
+        yield sites
+    if count < MANY or program.btf is None:
         return
     others = []
     for sub in program.subprograms:
         slots = range(sub.start, sub.end)
-        widths = {sites[slot] for slot in slots if slot in sites}
+        widths = set(_narrow(program.btf, sub).values())
         if widths:
             loads = [slot for slot in slots if incoming_slot(program.insns[slot])]
             others.append([(slot, bits) for slot in loads for bits in sorted(widths)])
