@@ -6,13 +6,14 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cache
 
+from harness.frames import MAX_STACK
 from harness.grow.stack_accesses import StackAccess, watch
 from harness.interp import MAX_FRAMES
 from harness.isa.insn import FP, Alu, Load, Store, StoreImm
 from harness.model import Program, Subprogram, Vector
 from harness.triage.rules import callee_at
 
-LIMIT = 512  # bytes that the frames of a chain of calls may take
+LIMIT = MAX_STACK  # bytes that the frames of a chain of calls may take
 
 
 def frames_too_large(program: Program, message: str, vectors: Sequence[Vector]) -> bool:

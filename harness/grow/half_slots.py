@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.frames import MAX_STACK
 from harness.grow.frames import depth
 from harness.grow.stack_accesses import StackAccess, operand, watch
 from harness.isa.insn import FP, Alu, Call, Jump, Load, Store, StoreImm
 from harness.isa.stack_args import SLOT_SIZE
 from harness.model import Program, Subprogram, Vector
 from harness.triage.rules import callee_at, operands, successors
-
-MAX_STACK = 512  # bytes that one function may use
 
 
 @dataclass(frozen=True, slots=True)

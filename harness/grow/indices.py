@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from harness.grow.constructs import BOOL, MASK, OR
-from harness.grow.refused import Refused, Registers, Trial, is_address, met, put
+from harness.grow.refused import Refused, Registers, Trial, is_address, met, put, swapped
 from harness.interp import CONTEXT, HELPERS, Interpreter
 from harness.isa.insn import FP, PARAMS, Alu, Call, CallX, Load, LoadPacket
 from harness.isa.stack_args import REG_ARGS
 from harness.legs.kfunc_models import KFUNCS
 from harness.model import Program, Trapped
-from harness.triage.rules import operands, successors
+from harness.triage.rules import operands, predecessors
 
 # of a bool that is neither 0 nor 1: what an index may go astray at first, and the largest
 NO_BOOLS = (2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 254, 255)
@@ -28,17 +28,12 @@ def added(it: Refused) -> tuple[str, Program] | None:
     # a number may look like an address, but not in every run
     if seen.get(it.insn, {any(_in_frame(it, r) for r in sides)}) != {True}:
         return None
-    insns = list(it.program.insns)
-    insns[it.insn] = replace(insn, op="add")
-    return OR, replace(it.program, insns=tuple(insns))
+    return OR, swapped(it.program, {it.insn: replace(insn, op="add")})
 
 
 def _in_frame(it: Refused, register: int) -> bool:
     """Return whether *register* is r10 and a constant, by every way that leads there."""
-    insns, before = it.program.insns, dict[int, list[int]]()
-    for at in range(it.sub.start, it.sub.end):
-        for target in successors(insns[at], at):
-            before.setdefault(target, []).append(at)
+    insns, before = it.program.insns, predecessors(it.program, range(it.sub.start, it.sub.end))
     work = [(it.insn, register)]
     seen = set(work)
     while work:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from harness import pipeline, verifier
 from harness.compare import agree
-from harness.grow.refused import ANYTHING, placed
+from harness.grow.refused import ANYTHING, placed, swapped
 from harness.isa.insn import PARAMS, Alu, Call, Insn, Load, LoadImm, MayGoto, StoreImm
 from harness.isa.stack_args import MAX_SLOTS, REG_ARGS, SLOT_SIZE
 from harness.isa.targets import function_target
@@ -32,6 +32,7 @@ from harness.model import (
 from harness.pipeline import Linux
 from harness.triage.rules import broken
 from harness.verifier import Options
+from harness.verifier.depth import PRIVATE_STACK_TYPES
 
 # fmt: off
 UNWRITTEN = "a stack argument that Linux reads and nobody wrote"
@@ -40,7 +41,6 @@ REMOVED   = "the address of a function that Linux removed"
 PRIVATE   = "may_goto beside a private stack"
 CHANGING  = "what a helper says otherwise each time"
 # fmt: on
-FAULTS = (UNWRITTEN, CALLBACK, REMOVED, PRIVATE, CHANGING)
 CHANGING_HELPERS = (5, 7, 8)  # ktime_get_ns, get_prandom_u32, get_smp_processor_id
 # what ours says of a text where Linux goes astray
 READS_IT = "Linux looks at a stack argument that the caller never wrote"
@@ -147,14 +147,13 @@ def _no_slots(it: Asked) -> Program | None:
     alone = isinstance(ours, Unknown) and NO_CALLER in ours.why and isinstance(it.linux, Crashed)
     if not alone and not (isinstance(ours, Accepted) and isinstance(it.linux, Accepted)):
         return None
-    insns = list(it.program.insns)
+    taken: dict[int, Insn] = {}
     for fault in broken(it.program):
         if fault.rule == "callback" and fault.insn is not None:
-            load = insns[fault.insn]
+            load = it.program.insns[fault.insn]
             assert isinstance(load, Load)
-            insns[fault.insn] = Alu("mov", 64, load.dst, None, ANYTHING)
-    changed = tuple(insns)
-    return None if changed == it.program.insns else replace(it.program, insns=changed)
+            taken[fault.insn] = Alu("mov", 64, load.dst, None, ANYTHING)
+    return swapped(it.program, taken) if taken else None
 
 
 def _reached(it: Asked) -> Program | None:
@@ -183,34 +182,29 @@ def _reached(it: Asked) -> Program | None:
     if mended is None:
         return None
     starts = {sub.name: sub.start for sub in mended.subprograms}
-    insns = list(mended.insns)
-    for at, sub in calls:
-        insns[at] = Call("subprog", starts[sub.name] - at - 1, 0)
-    return replace(mended, insns=tuple(insns))
+    return swapped(mended, {at: Call("subprog", starts[sub.name] - at - 1, 0) for at, sub in calls})
 
 
 def _settled(it: Asked) -> Program | None:
     """Put a number in the place of what helpers say otherwise each time, the clock for one."""
-    insns = tuple(
-        Alu("mov", 64, 0, None, ANYTHING)
+    settled = {
+        at: Alu("mov", 64, 0, None, ANYTHING)
+        for at, insn in enumerate(it.program.insns)
         if isinstance(insn, Call) and insn.kind == "helper" and insn.imm in CHANGING_HELPERS
-        else insn
-        for insn in it.program.insns
-    )
-    if insns == it.program.insns or not isinstance(it.linux, Accepted):
+    }
+    if not settled or not isinstance(it.linux, Accepted):
         return None
-    return replace(it.program, insns=insns)
+    return swapped(it.program, settled)
 
 
 def _own_stack(it: Asked) -> Program | None:
     """Let a program with may_goto be of a type that Linux gives no private stack."""
     waits = any(isinstance(insn, MayGoto) for insn in it.program.insns)
-    if not waits or it.program.type not in WITH_PRIVATE_STACK:
+    if not waits or it.program.type not in PRIVATE_STACK_TYPES:
         return None
     return replace(it.program, section="syscall", type="syscall")
 
 
-WITH_PRIVATE_STACK = ("kprobe", "tracepoint", "perf_event", "raw_tracepoint")
 KEEPER = 9
 _Mend = Callable[[Asked], Program | None]
 MENDS: tuple[tuple[str, _Mend], ...] = (

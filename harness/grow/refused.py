@@ -139,6 +139,14 @@ def is_address(value: int | None) -> bool:
     return high == CONTEXT or STACK <= high < FUNCTION or VALUE <= high < 2 * VALUE
 
 
+def swapped(program: Program, others: Mapping[int, Insn]) -> Program:
+    """Return *program* with other instructions in the slots named."""
+    insns = list(program.insns)
+    for slot, insn in others.items():
+        insns[slot] = insn
+    return replace(program, insns=tuple(insns))
+
+
 def put(
     it: Refused, construct: str, more: Mapping[int, Insn], *, behind: bool = False
 ) -> tuple[str, Program] | None:

@@ -27,7 +27,7 @@ from harness.isa.insn import (
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE
 from harness.load.linking import VALUE_BY_INDEX
 from harness.model import MapDef, Program, Subprogram
-from harness.triage.rules import callee_at, operands, successors
+from harness.triage.rules import callee_at, operands, predecessors
 
 WORDS = 2  # of the largest result that comes in registers
 SECOND = 2  # register of a result's second word, to LLVM; Linux has r0 alone
@@ -70,7 +70,7 @@ def _words(seen: Mapping[str, Optimised], sub: Subprogram) -> int:
 
 def _spoilt(it: Refused) -> list[int]:
     """Return the calls that leave the second word there undefined, by the code's edges."""
-    insns, before = it.program.insns, _before(it)
+    insns, before = it.program.insns, predecessors(it.program, range(it.sub.start, it.sub.end))
     found: list[int] = []
     seen, work = {it.insn}, [it.insn]
     while work:
@@ -118,7 +118,7 @@ def _address_at(it: Refused) -> bool:
 
 def _comes_from(it: Refused, register: int) -> Iterator[tuple[int, int]]:
     """Yield where the value of *register* there may come from: slot, a register before it."""
-    insns, before = it.program.insns, _before(it)
+    insns, before = it.program.insns, predecessors(it.program, range(it.sub.start, it.sub.end))
     first = it.insn, register
     seen, work = {first}, [first]  # a place: a register, or an offset from r10, below 0
     while work:
@@ -151,12 +151,3 @@ def _origin(insn: Insn, place: int) -> int | None:
             return place
         case _:
             return None if place in operands(insn)[1] else place
-
-
-def _before(it: Refused) -> dict[int, list[int]]:
-    """Return which instructions of the function lead to each."""
-    before: dict[int, list[int]] = {}
-    for at in range(it.sub.start, it.sub.end):
-        for target in successors(it.program.insns[at], at):
-            before.setdefault(target, []).append(at)
-    return before

@@ -95,7 +95,7 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
             check = pipeline.verdict_check(check, verdict, linux.verdict)
             found = check.divergences
         elif vectors and linux.outcomes:
-            legs["kernel"] = [low(outcome) for outcome in linux.outcomes]
+            legs["kernel"] = linux.outcomes
     exits = {event for event in verification.events if event.startswith("exit ")}
     if exits - {f"exit {SCALAR}"}:  # it returns an address, which no two legs share
         legs = {leg: [_no_r0(outcome) for outcome in told] for leg, told in legs.items()}
@@ -118,8 +118,8 @@ def judge(stream: Stream, program: Program, settings: Settings, linux: Linux | N
         doubts: tuple[Doubt, ...] = ()
         causes: list[str] = []
         if "verifier" not in found[0].legs:
-            told = low if linux is not None else _as_it_is
-            causes = [FORGOTTEN] if forgotten(program, found, seen=told) else []
+            lost = forgotten(program, found, seen=low) if linux else forgotten(program, found)
+            causes = [FORGOTTEN] if lost else []
         if not causes:
             asked = Asked(program, verification, linux.verdict if linux else verdict, vectors)
             doubts = doubted(asked, settings.budget)
@@ -156,10 +156,6 @@ def reads_beyond(program: Program, vector: Vector) -> bool:
     """
     shorter, longer = pipeline.execute(program, "interp", [vector, vector + bytes(CONTEXT)])
     return isinstance(shorter, Trapped) and shorter.kind == "access" and longer != shorter
-
-
-def _as_it_is(outcome: Outcome) -> Outcome:
-    return outcome
 
 
 def _no_r0(outcome: Outcome) -> Outcome:

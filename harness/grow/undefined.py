@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from harness.grow.constructs import BARE, BLANK, UNREAD, UNSET
-from harness.grow.refused import ANYTHING, Refused, put
+from harness.grow.refused import ANYTHING, Refused, put, swapped
 from harness.grow.slots import callees_behind, goes_nowhere
 from harness.isa.insn import FP, PARAMS, Alu, Call, Load, Store, StoreImm
 from harness.isa.stack_args import REG_ARGS, SLOT_SIZE, outgoing_slot
@@ -24,9 +23,7 @@ def unread(it: Refused) -> tuple[str, Program] | None:
         return None
     if not it.broken("unread"):
         return None
-    insns = list(it.program.insns)
-    insns[it.insn] = StoreImm(insn.size, insn.dst, insn.off, ANYTHING)
-    return UNREAD, replace(it.program, insns=tuple(insns))
+    return UNREAD, swapped(it.program, {it.insn: StoreImm(insn.size, insn.dst, insn.off, ANYTHING)})
 
 
 def spilled(it: Refused) -> tuple[str, Program] | None:
@@ -45,9 +42,7 @@ def spilled(it: Refused) -> tuple[str, Program] | None:
         goes_nowhere(it.program, slot, it.sub.end, it.passes_nothing) for slot in back
     ):
         return None
-    insns = list(it.program.insns)
-    insns[it.insn] = StoreImm(insn.size, insn.dst, insn.off, ANYTHING)
-    return UNREAD, replace(it.program, insns=tuple(insns))
+    return UNREAD, swapped(it.program, {it.insn: StoreImm(insn.size, insn.dst, insn.off, ANYTHING)})
 
 
 def unset(it: Refused) -> tuple[str, Program] | None:

@@ -200,7 +200,7 @@ def test_a_thirteenth_argument_is_found_by_another_build(
     (seen,) = units.judge(unit, members, settings, natives, {})
     assert "stack arg write offset" in seen.check.detail
     assert units.causes(seen, settings) == [constructs.BEYOND]
-    known = corpus.read_known(Path(grow.__file__).parents[2] / "corpus" / "known.toml")
+    known = corpus.read_known(ROOT / "corpus" / "known.toml")
     found = units.finding(seen, settings, 2026)
     assert engine.known_as(found, known) == "clang-promoted-beyond-limit-grown"
     # a compiler that cannot leave a pass out leaves the bucket open
@@ -266,23 +266,29 @@ class AnsweringQueue:
         return answers
 
 
-def test_linux_is_asked_again_before_its_verdict_is_a_new_finding(tmp_path: Path):
-    case = corpus.read(ROOT / "corpus" / "linux_forgotten_slot.toml")
-    stream = stream_of(case)
+BESIDE_LINUX = Settings((), (), legs=("interp", "jit", "kernel"))
+
+
+def breaking() -> streams.Kept:
+    """Return what is kept of a text that Linux breaks over."""
+    stream = stream_of(corpus.read(ROOT / "corpus" / "linux_forgotten_slot.toml"))
     assert stream is not None
     program = streams.assembled(stream, 3)
     assert program is not None
-    settings = Settings((), (), legs=("interp", "jit", "kernel"))
     died = Linux(Crashed("the guest died: BUG"))
-    kept = streams.judge(stream, program, settings, died).kept
+    kept = streams.judge(stream, program, BESIDE_LINUX, died).kept
     assert kept is not None
+    return kept
+
+
+def test_linux_is_asked_again_before_its_verdict_is_a_new_finding(tmp_path: Path):
     known = corpus.read_known(ROOT / "corpus" / "known.toml")
-    campaign = engine.Campaign(settings, tmp_path, count=1, known=known)
+    campaign = engine.Campaign(BESIDE_LINUX, tmp_path, count=1, known=known)
     state = State(tmp_path / "s.sqlite", 9, 2, resume=False)
     queue = AnsweringQueue()
     session = engine._Session(campaign, state, 0.0, lambda _: None, queue)  # type: ignore[arg-type]
     session.next = 1
-    seen = (Seen(3, frozenset(), texts=(kept,)),)
+    seen = (Seen(3, frozenset(), texts=(breaking(),)),)
     (step,) = engine._finished(session, BatchResult(0, 1, 0, 0, {"diverge": 1}, {}, seen, 1.0))
     assert step.ask
     assert step.then is not None
@@ -302,22 +308,15 @@ def test_linux_is_asked_again_before_its_verdict_is_a_new_finding(tmp_path: Path
 def test_what_linux_does_not_answer_in_time_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    stream = stream_of(corpus.read(ROOT / "corpus" / "linux_forgotten_slot.toml"))
-    assert stream is not None
-    program = streams.assembled(stream, 3)
-    assert program is not None
-    settings = Settings((), (), legs=("interp", "jit", "kernel"))
-    died = Linux(Crashed("the guest died: BUG"))
-    kept = streams.judge(stream, program, settings, died).kept
-    assert kept is not None
-    found = BatchResult(0, 1, 0, 0, {"diverge": 1}, {}, (Seen(3, frozenset(), texts=(kept,)),), 1.0)
+    seen = (Seen(3, frozenset(), texts=(breaking(),)),)
+    found = BatchResult(0, 1, 0, 0, {"diverge": 1}, {}, seen, 1.0)
 
     def work(_steps: list[Step], finished: Callable[[Any], Iterator[Step]], *_: object) -> None:
         assert [step.ask for step in finished(found)] == [True]
         raise TimeOver
 
     monkeypatch.setattr(engine, "_queue", lambda _: contextlib.nullcontext(AnsweringQueue()))
-    campaign = engine.Campaign(settings, tmp_path, count=1)
+    campaign = engine.Campaign(BESIDE_LINUX, tmp_path, count=1)
     told = engine.grow(campaign, work=work)
     assert [known for _, _, known in told.buckets.values()] == [None]
     assert not told.ok

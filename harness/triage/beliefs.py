@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from harness.model import Program, Returned
 from harness.triage import reaching
-from harness.triage.rules import successors
+from harness.triage.rules import predecessors
 
 _STORE = re.compile(
     r"^(?P<insn>\d+): \([0-9a-f]{2}\) \*\(u(?P<bits>\d+) \*\)\(r(?P<base>\d+) (?P<off>[+-]\d+)\) = "
@@ -101,8 +101,8 @@ def trusted(belief: Belief, program: Program) -> bool:
     if not reaching.always(program, belief.insn):
         return False
     if belief.offset == RESULT:
-        others = enumerate(program.insns)
-        if any(belief.insn in successors(i, at) for at, i in others if at + 1 != belief.insn):
+        before = predecessors(program, range(len(program.insns))).get(belief.insn, [])
+        if any(at + 1 != belief.insn for at in before):
             return False  # the program ends there on other ways, too
     if not belief.pruned:
         return True

@@ -13,7 +13,7 @@ from harness.isa.insn import Alu, Call, CallX, Exit, GotoX, LoadImm, LoadPacket,
 from harness.isa.stack_args import REG_ARGS, incoming_slot, outgoing_slot
 from harness.isa.targets import function_target
 from harness.model import Program, Subprogram
-from harness.triage.rules import operands, successors
+from harness.triage.rules import operands, predecessors, successors
 
 TAIL_CALL = 12  # helper number
 _MASK = (1 << 64) - 1
@@ -30,10 +30,7 @@ def constants(program: Program, slot: int, register: int) -> frozenset[int] | No
     """Return what *register* may hold before *slot*, 64 bits; None where that is not known."""
     if any(isinstance(insn, GotoX) for insn in program.insns):
         return None
-    before: dict[int, list[int]] = {}
-    for at, insn in enumerate(program.insns):
-        for target in successors(insn, at):
-            before.setdefault(target, []).append(at)
+    before = predecessors(program, range(len(program.insns)))
     found: set[int] = set()
     work: list[_Origin] = [(slot, register)]
     seen = set(work)

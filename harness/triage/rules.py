@@ -9,7 +9,7 @@ path that is never taken. Nothing here is shared with the verifier but the instr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from harness.btf_check import validate
@@ -225,6 +225,15 @@ def successors(insn: Insn, slot: int) -> tuple[int, ...]:
             target = jump_target(insn, slot)
             return (slot + 1,) if target is None else (slot + 1, target)
     return (slot + 1,)
+
+
+def predecessors(program: Program, slots: Iterable[int]) -> dict[int, list[int]]:
+    """Return which of *slots* lead to each slot."""
+    before: dict[int, list[int]] = {}
+    for at in slots:
+        for target in successors(program.insns[at], at):
+            before.setdefault(target, []).append(at)
+    return before
 
 
 def _after(program: Program, slot: int, state: _State) -> _State:

@@ -13,7 +13,7 @@ from harness.verifier.state import MAX_FRAMES, MAX_STACK
 
 CALL_CODE, KFUNC = JMP | CALL, CALL_KINDS["kfunc"]
 _PRIVATE_STACK_MIN = 64  # BPF_PRIV_STACK_MIN_SIZE
-_PRIVATE_TYPES = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tracepoint"})
+PRIVATE_STACK_TYPES = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tracepoint"})
 
 
 def _rounded(env: Env, depth: int) -> int:
@@ -28,7 +28,7 @@ def _may_be_private(env: Env) -> bool:
     program = env.program
     if program.type == "tracing":
         return program.attach_type != "trace_iter"
-    return program.type in _PRIVATE_TYPES
+    return program.type in PRIVATE_STACK_TYPES
 
 
 def check_stack_depth(env: Env) -> None:
